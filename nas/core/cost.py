@@ -1,0 +1,102 @@
+"""Costs with their origin and interval, and the budgets they are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+Origin = Literal["measured", "predicted", "simulated", "published"]
+ComputeUnit = Literal["cpu", "gpu", "neural_engine", "cuda", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A range and the share of truths it is stated to hold."""
+
+    low: float
+    high: float
+    coverage: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.low) and isfinite(self.high)) or self.low > self.high:
+            raise ValueError(f"interval needs finite low <= high, got {self.low} and {self.high}")
+        if not 0.0 < self.coverage <= 1.0:
+            raise ValueError(f"interval coverage must lie in (0, 1], got {self.coverage}")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockCost:
+    """Share of one block in a cost: latency over one generation, and peak memory while it runs."""
+
+    block: str
+    latency_ms: float
+    memory_mb: float
+    compute_unit: ComputeUnit = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """Latency of one generation and peak memory, with intervals and origin.
+
+    ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``.
+    ``in_domain`` is False when the predictor had to extrapolate.
+    """
+
+    latency_ms: float
+    latency_interval_ms: Interval
+    peak_memory_mb: float
+    memory_interval_mb: Interval
+    parameters: int
+    blocks: tuple[BlockCost, ...]
+    device: str
+    scenario: str
+    predictor: str
+    origin: Origin
+    in_domain: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "peak_memory_mb"):
+            value = getattr(self, name)
+            if not isfinite(value) or value < 0:
+                raise ValueError(f"cost.{name} must be finite and not negative, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A limit that a cost breaks, and by how much."""
+
+    limit: Literal["latency_ms", "peak_memory_mb", "parameters"]
+    allowed: float
+    value: float
+
+    @property
+    def excess_ratio(self) -> float:
+        """How far above the limit: 0.1 is ten per cent over."""
+        return self.value / self.allowed - 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits on cost; a candidate is feasible when the upper ends of its intervals keep them."""
+
+    latency_ms: float | None = None
+    peak_memory_mb: float | None = None
+    parameters: int | None = None
+    coverage: float = 0.9
+
+    def violations(self, cost: CostEstimate) -> tuple[Violation, ...]:
+        """Return every limit whose interval's upper end is above it; parameters are exact."""
+        pairs: tuple[tuple[Literal["latency_ms", "peak_memory_mb", "parameters"], float | None, float], ...] = (
+            ("latency_ms", self.latency_ms, cost.latency_interval_ms.high),
+            ("peak_memory_mb", self.peak_memory_mb, cost.memory_interval_mb.high),
+            ("parameters", self.parameters, float(cost.parameters)),
+        )
+        return tuple(
+            Violation(limit=limit, allowed=float(allowed), value=value)
+            for limit, allowed, value in pairs
+            if allowed is not None and value > allowed
+        )

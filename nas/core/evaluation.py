@@ -1,0 +1,61 @@
+"""Proposals, qualities and evaluations: what a search hands around and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from nas.core.architecture import Architecture
+from nas.core.cost import CostEstimate, Violation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Score of a candidate, higher is better, always.
+
+    ``estimator`` and ``fidelity`` say what was measured and how much was spent: ``supernet``, ``64 held-out clips``.
+    """
+
+    score: float
+    standard_error: float | None = None
+    estimator: str
+    fidelity: str
+    metrics: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.score):
+            raise ValueError(f"quality.score must be finite, got {self.score}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A candidate and what its engine wants back after a restart."""
+
+    architecture: Architecture
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One candidate with its cost and, unless it was screened out, its quality."""
+
+    number: int
+    proposal: Proposal
+    cost: CostEstimate
+    quality: Quality | None
+    violations: tuple[Violation, ...]
+    state: Literal["complete", "screened", "failed"]
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def architecture(self) -> Architecture:
+        """The candidate."""
+        return self.proposal.architecture
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it is complete and inside the budget."""
+        return self.state == "complete" and not self.violations

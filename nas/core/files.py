@@ -1,0 +1,168 @@
+"""Files that survive a crash: canonical JSON, atomic writes, append-only JSON Lines, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.core.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def canonical_json(value: Any) -> str:
+    """Return ``value`` as JSON with sorted keys and no spaces; equal values give equal text.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def sha256_text(text: str) -> str:
+    """Return the SHA-256 of ``text`` (UTF-8) as 64 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_path(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's sorted relative names and contents.
+
+    Raises:
+        InputError: The path does not exist.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: does not exist")
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary name beside ``path``, then rename; a crash leaves the old file whole.
+
+    Raises:
+        UnavailableError: The disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UnavailableError(f"{path}: cannot be written: {error.strerror or error}", hint=_disk_hint()) from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8; see ``write_bytes_atomically``."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=False, allow_nan=False, ensure_ascii=False)
+    write_text_atomically(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing or is not JSON; the message names the line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: does not exist", hint="run the stage that writes it first") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: line {error.lineno}, column {error.colno}: not JSON: {error.msg}",
+            hint="the file is damaged; delete it and run its stage again",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error.reason}") from error
+
+
+class JsonLines:
+    """Append-only JSON Lines file; one flushed line a record, a torn last line is dropped when it is reopened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, value: Any) -> None:
+        """Append one record and force it to the disk.
+
+        Raises:
+            UnavailableError: The disk is full or the file cannot be written.
+        """
+        line = canonical_json(value) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._cut_torn_line()
+            with self.path.open("ab") as stream:
+                stream.write(line.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise UnavailableError(
+                f"{self.path}: cannot be written: {error.strerror or error}", hint=_disk_hint()
+            ) from error
+
+    def read(self) -> list[Any]:
+        """Return every whole record; an unfinished last line is ignored.
+
+        Raises:
+            InputError: A line before the last is damaged; the message names it.
+        """
+        return list(self._iterate())
+
+    def _iterate(self) -> Iterator[Any]:
+        if not self.path.exists():
+            return
+        lines = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if number == len(lines):
+                    return
+                raise InputError(
+                    f"{self.path}: line {number}: damaged record: {error}",
+                    hint="remove that line to go on without it",
+                ) from error
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end == 0:
+                return
+            stream.seek(end - 1)
+            if stream.read(1) == b"\n":
+                return
+            position = self.path.read_bytes().rfind(b"\n") + 1
+            stream.truncate(position)
+
+
+def _disk_hint() -> str:
+    return "free some space or give another run directory; what was finished is kept and the run can be resumed"

@@ -1,0 +1,67 @@
+"""Dataclass ⇄ plain data through pydantic; every artefact starts with its schema name and version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from nas.core.architecture import Architecture
+from nas.core.errors import InputError
+
+T = TypeVar("T")
+
+
+def to_data(value: Any) -> Any:
+    """Return ``value`` as plain lists, dicts and scalars, ready for JSON."""
+    if isinstance(value, Architecture):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_data(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_data(item) for item in value]
+    return value
+
+
+def from_data(kind: type[T], data: Any, *, where: str = "data") -> T:
+    """Rebuild a frozen dataclass from ``to_data``.
+
+    Raises:
+        InputError: A field is missing, unknown or of the wrong type; all faults are named.
+    """
+    try:
+        return _adapter(kind).validate_python(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:8])
+        raise InputError(f"{where}: not a {kind.__name__}: {faults}") from error
+
+
+def with_schema(name: str, version: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Put ``"schema": "nas/<name>/<version>"`` in front of an artefact."""
+    return {"schema": f"nas/{name}/{version}", **body}
+
+
+def check_schema(data: Any, name: str, version: int, *, where: str) -> dict[str, Any]:
+    """Return the artefact without its schema line.
+
+    Raises:
+        InputError: The schema line is missing or names another kind or version.
+    """
+    expected = f"nas/{name}/{version}"
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != expected:
+        raise InputError(
+            f"{where}: schema is {found!r}, this version reads {expected!r}",
+            hint="the file was written by another version or is not this kind of file",
+        )
+    return {key: value for key, value in data.items() if key != "schema"}
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
