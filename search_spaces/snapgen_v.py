@@ -1,0 +1,52 @@
+"""``snapgen_v/1``: temporal layers for a pruned SD v1.5 UNet, at full size."""
+
+from __future__ import annotations
+
+from search_spaces.backbone import BackboneSpec, Level, pruned_unet_stages
+from search_spaces.temporal import TemporalSpace
+
+
+def snapgen_v_backbone() -> BackboneSpec:
+    """The pruned SD v1.5 UNet, about 347 M parameters, 2.5x fewer than the 860 M of SD v1.5.
+
+    Published (SnapGen-V, arXiv:2412.10494): the backbone is SD v1.5's UNet pruned 2.5x; six temporal operators.
+    The layout after pruning is not published. Ours, so that every kept weight keeps its shape:
+
+    - The innermost level (8 x 8 latents) is dropped whole and the middle is one ResNet block.
+    - No attention at 320 channels, as SnapFusion (arXiv:2306.00980) found best for latency.
+    - One ResNet block per down stage (SD index 0), two per up stage (indices 0 and 2: the one that takes the deeper
+      stage and the one that takes the level's input), each with its transformer at 640 and 1280 channels.
+    - Latents are 4 x 64 x 64 for 512 x 512 px (SD v1.5's VAE); text is CLIP ViT-L's 77 tokens of width 768.
+
+    The number of latent frames is a scenario value and unpublished too. Our default is 16: with the published 4x
+    temporal compression that is 61 to 64 video frames, about 5 s at 12 frames/s, the published clip length.
+    """
+    return BackboneSpec(
+        name="sd15_pruned",
+        latent_channels=4,
+        latent_downsampling=8,
+        text_width=768,
+        text_tokens=77,
+        max_frames=64,
+        norm_groups=32,
+        attention_heads=8,
+        time_width=1280,
+        width_multiple=16,
+        stages=pruned_unet_stages(
+            (
+                Level(channels=320),
+                Level(channels=640, down_attentions=(0,), up_attentions=(0, 2)),
+                Level(channels=1280, down_attentions=(0,), up_attentions=(0, 2)),
+            )
+        ),
+    )
+
+
+def snapgen_v() -> TemporalSpace:
+    """The full-size space: ten slots with 34 options each.
+
+    Width ratios, kernel sizes and heads are ours; the paper names the operators but not their inside.
+    """
+    return TemporalSpace(
+        "snapgen_v", 1, snapgen_v_backbone(), width_ratios=(0.25, 0.5, 1.0), kernels=(3, 5), heads=(4, 8)
+    )
