@@ -59,3 +59,10 @@ class Evaluation:
     def feasible(self) -> bool:
         """Whether it is complete and inside the budget."""
         return self.state == "complete" and not self.violations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailure:
+    """What an executor yields in place of a result when a worker died on an item every time it was tried."""
+
+    message: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def canonical_json(value: Any) -> str:
@@ -112,12 +112,20 @@ class JsonLines:
         Raises:
             UnavailableError: The disk is full or the file cannot be written.
         """
-        line = canonical_json(value) + "\n"
+        self.extend([value])
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append several records with one write and force them to the disk.
+
+        Raises:
+            UnavailableError: The disk is full or the file cannot be written.
+        """
+        text = "".join(canonical_json(value) + "\n" for value in values)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._cut_torn_line()
+            self._mend_last_line()
             with self.path.open("ab") as stream:
-                stream.write(line.encode())
+                stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -150,7 +158,8 @@ class JsonLines:
                     hint="remove that line to go on without it",
                 ) from error
 
-    def _cut_torn_line(self) -> None:
+    def _mend_last_line(self) -> None:
+        """Cut a torn last line; end one that is whole but for its line break, because ``read`` returns it."""
         if not self.path.exists():
             return
         with self.path.open("rb+") as stream:
@@ -160,8 +169,15 @@ class JsonLines:
             stream.seek(end - 1)
             if stream.read(1) == b"\n":
                 return
-            position = self.path.read_bytes().rfind(b"\n") + 1
-            stream.truncate(position)
+            data = self.path.read_bytes()
+            start = data.rfind(b"\n") + 1
+            try:
+                json.loads(data[start:])
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                stream.truncate(start)
+            else:
+                stream.seek(end)
+                stream.write(b"\n")
 
 
 def _disk_hint() -> str:

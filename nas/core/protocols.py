@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
 from nas.core.cost import CostEstimate
-from nas.core.evaluation import Evaluation, Proposal, Quality
+from nas.core.evaluation import Evaluation, Proposal, Quality, WorkerFailure
 from nas.core.scenario import Scenario
 from nas.core.workload import Workload
 
@@ -108,8 +108,8 @@ class SearchEngine(Protocol):
 class Executor(Protocol):
     """Runs a function over items, here or elsewhere."""
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """Yield results in item order."""
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
+        """Yield results in item order; an exception of ``function`` is raised, a worker's death is yielded."""
         ...
 
 

@@ -1,0 +1,51 @@
+"""``search/front.json``: the front of a search, the chosen member and the conditions both hold under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.core.evaluation import Evaluation  # read at run time by nas.core.schema
+from nas.core.files import read_json, write_json
+from nas.core.pareto import ParetoFront
+from nas.core.schema import check_schema, from_data, to_data, with_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontFile:
+    """A front and its selection.
+
+    ``reference`` is (latency ms, peak memory MB, negated quality), the corner ``hypervolume`` is measured from.
+    ``screened`` and ``complete`` count the evaluations of the whole search in those states.
+    """
+
+    members: tuple[Evaluation, ...]
+    selected: str
+    selection: str
+    hypervolume: float
+    reference: tuple[float, float, float]
+    quality_estimator: str
+    screened: int
+    complete: int
+
+    @property
+    def front(self) -> ParetoFront:
+        """The members as a front."""
+        return ParetoFront(self.members)
+
+
+def write_front(path: Path, front: FrontFile) -> None:
+    """Write ``front`` atomically."""
+    write_json(path, with_schema("front", 1, to_data(front)))
+
+
+def read_front(path: Path) -> FrontFile:
+    """Read a front.
+
+    Raises:
+        InputError: The file is missing, damaged or of another version.
+    """
+    return from_data(FrontFile, check_schema(read_json(path), "front", 1, where=str(path)), where=str(path))
