@@ -28,7 +28,8 @@ class ProfileRecord:
 
     ``subject`` is the block's signature or the architecture's digest; ``samples_ms`` are raw, in order, one denoiser
     call each, the first ``warmup`` of them to be ignored. ``peak_memory_mb`` is the rise over the memory held before
-    the call; ``memory_method`` says how it was read.
+    the call; ``memory_method`` says how it was read. ``anchor_ms`` is the time of one fixed job around each sample, by
+    the same clock, so that swings of the machine's own speed can be divided out; empty where no anchor was run.
     """
 
     subject: str
@@ -39,6 +40,7 @@ class ProfileRecord:
     warmup: int
     peak_memory_mb: float | None
     memory_method: str | None
+    anchor_ms: tuple[float, ...] = ()
     thermal_states: tuple[str, ...] = ()
     cold_load_ms: float | None = None
     placement: tuple[tuple[str, ComputeUnit], ...] = ()
@@ -49,10 +51,18 @@ class ProfileRecord:
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or self.warmup >= len(self.samples_ms):
-            raise ValueError(f"profile of {self.subject!r}: {len(self.samples_ms)} samples, {self.warmup} of them warm-up")
+            raise ValueError(
+                f"profile of {self.subject!r}: {len(self.samples_ms)} samples, {self.warmup} of them warm-up"
+            )
         bad = [value for value in self.samples_ms if not isfinite(value) or value <= 0]
         if bad:
             raise ValueError(f"profile of {self.subject!r}: samples must be finite and above 0 ms, got {bad[0]}")
+        if self.anchor_ms and len(self.anchor_ms) != len(self.samples_ms):
+            raise ValueError(
+                f"profile of {self.subject!r}: {len(self.samples_ms)} samples, {len(self.anchor_ms)} anchor times"
+            )
+        if any(not isfinite(value) or value <= 0 for value in self.anchor_ms):
+            raise ValueError(f"profile of {self.subject!r}: anchor times must be finite and above 0 ms")
 
     @property
     def steady_ms(self) -> tuple[float, ...]:

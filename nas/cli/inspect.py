@@ -1,0 +1,76 @@
+"""Verbs that only look: ``verify``, ``show``, ``list`` and ``doctor``."""
+
+from __future__ import annotations
+
+import click
+
+from nas.cli.options import output_options
+from nas.cli.output import Console
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@output_options
+def verify(run: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Check a run: file digests, stale stages, export checks, coverage of the measured costs.
+
+    Exit 3 when a file is missing, damaged or stale, 5 when a check does not hold.
+    """
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    with console.errors():
+        from nas.core.errors import VerificationError
+        from nas.pipeline.context import open_run
+        from nas.pipeline.verify import verify_run
+
+        checks = verify_run(open_run(run))
+        lines = [f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.found}" for check in checks]
+        console.result(
+            {"checks": [{"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks]},
+            "\n".join(lines),
+        )
+        failed = [check.name for check in checks if not check.passed]
+        if failed:
+            raise VerificationError(f"{run}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("thing", default="front", type=click.Choice(["front", "architecture", "status"]))
+@click.option("--architecture", "digest", default=None, help="Digest of the network; the chosen one otherwise.")
+@output_options
+def show(run: str, thing: str, digest: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Print the front, one architecture with its cost per block, or the state of the stages of RUN."""
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    with console.errors():
+        from nas.pipeline.context import open_run
+        from nas.pipeline.show import describe
+
+        data, text = describe(open_run(run), thing, digest)
+        console.result(data, text)
+
+
+@click.command(name="list")
+@click.argument("kind", type=click.Choice(["spaces", "devices", "engines", "qualities"]))
+@output_options
+def list_kind(kind: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """List what can be named in a YAML: KIND is spaces, devices, engines or qualities."""
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    with console.errors():
+        from nas.pipeline.show import listing
+
+        rows = listing(kind)
+        width = max(len(row["name"]) for row in rows)
+        console.result({kind: rows}, "\n".join(f"{row['name']:<{width}}  {row['text']}" for row in rows))
+
+
+@click.command()
+@output_options
+def doctor(as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Say what this machine can do, and what is missing for the rest."""
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    with console.errors():
+        from nas.pipeline.show import examine_machine
+
+        rows = examine_machine()
+        lines = [f"{'yes' if row['available'] else 'no ':<4}{row['name']}: {row['text']}" for row in rows]
+        console.result({"machine": rows}, "\n".join(lines))

@@ -1,0 +1,80 @@
+"""The ``nas`` command: a lazy group, so that ``--help`` imports click alone."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from nas import __version__
+
+# verb → (module:attribute, one-line help); a verb's module loads when it is called.
+VERBS: dict[str, tuple[str, str]] = {
+    "init": ("nas.cli.init:init", "Write a commented starter YAML."),
+    "run": ("nas.cli.stages:run", "Run every stage of a YAML; continues where it stopped."),
+    "profile": ("nas.cli.stages:profile", "Measure blocks and whole networks on a device."),
+    "calibrate": ("nas.cli.stages:calibrate", "Fit and cross-validate the cost predictor."),
+    "search": ("nas.cli.stages:search", "Search the space for the Pareto front."),
+    "train": ("nas.cli.stages:train", "Train the chosen network down to four steps."),
+    "export": ("nas.cli.stages:export", "Write and check the Core ML package."),
+    "closed-loop": ("nas.cli.stages:closed_loop", "Measure the front's own networks against their prediction."),
+    "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
+    "verify": ("nas.cli.inspect:verify", "Check digests, staleness, export and coverage of a run."),
+    "show": ("nas.cli.inspect:show", "Print a front, an architecture or the state of a run."),
+    "list": ("nas.cli.inspect:list_kind", "List spaces, devices, engines or quality estimators."),
+    "config": ("nas.cli.config:config", "Check, print or describe a configuration."),
+    "doctor": ("nas.cli.inspect:doctor", "Say what this machine can do and what is missing."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Return the verbs in the order of the work."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        """Import and return one verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Add the nearest verb to click's message about an unknown one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1) if args else []
+            if near and "Did you mean" not in error.message:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        """List the verbs from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nas")
+def main() -> None:
+    """Find, train and export video diffusion networks that fit a phone.
+
+    RUN is a YAML file (starts or continues its run directory) or a run directory.
+
+    Exit codes: 0 done, 1 bug or diverged training, 2 wrong command line or config, 3 input missing, damaged or stale,
+    4 nothing meets the budget, 5 verification failed, 6 this machine lacks something, 7 measurement unstable,
+    130 interrupted (state saved; the same command continues).
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Pydantic's faults in the user's words: place, allowed values and the nearest correct spelling, all at once."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from nas.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+    from nas.config.document import Document, Path
+
+M = TypeVar("M", bound=BaseModel)
+
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a section",
+    "model_type": "a section",
+    "model_attributes_type": "a section",
+    "dataclass_type": "a section",
+}
+
+
+def validate(document: Document, model: type[M]) -> M:
+    """Build ``model`` from a document.
+
+    Raises:
+        ConfigError: With every fault of the file, each with its line.
+    """
+    problems = list(document.problems)
+    result: M | None = None
+    try:
+        result = model.model_validate(document.data)
+    except ValidationError as error:
+        problems += [_problem(item, document, model) for item in error.errors()]
+    if problems or result is None:
+        problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        lines = [f"{_where(problem):>9}  {problem.path}: {problem.message}" for problem in problems]
+        raise ConfigError("\n".join([f"{document.source}: {count}", *lines]), problems=tuple(problems))
+    return result
+
+
+def _where(problem: Problem) -> str:
+    return f"{problem.line}:{problem.column}" if problem.line else "--set" if problem.column == 0 else "-"
+
+
+def _problem(item: ErrorDetails, document: Document, model: type[BaseModel]) -> Problem:
+    path = _document_path(item["loc"], document.data)
+    place = document.place(path)
+    return Problem(
+        message=_message(item, path, model, document.data),
+        path=".".join(map(str, path)) or "file",
+        file=document.source,
+        line=place[0] if place else None,
+        column=place[1] if place else None,
+    )
+
+
+def _document_path(location: tuple[int | str, ...], data: Any) -> Path:
+    """Drop the union tags that pydantic puts into a location; a missing or unknown last key stays."""
+    path: list[str | int] = []
+    for index, part in enumerate(location):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif index < len(location) - 1:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _message(item: ErrorDetails, path: Path, model: type[BaseModel], data: Any) -> str:
+    kind, given, context = item["type"], item["input"], item.get("ctx", {})
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return "unknown key" + _suggestion(str(path[-1]), _known_keys(model, path[:-1], data))
+    if kind in ("missing", "missing_argument"):
+        return "is missing"
+    if kind == "union_tag_not_found":
+        return f"needs a 'type', one of {_tags(model, path, data)}"
+    if kind == "union_tag_invalid":
+        expected = [tag.strip("' ") for tag in str(context.get("expected_tags", "")).split(",")]
+        return f"type must be one of {', '.join(expected)}, got {context.get('tag')!r}" + _suggestion(
+            str(context.get("tag")), expected
+        )
+    if kind in ("literal_error", "enum"):
+        expected = [text.strip("' ") for text in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
+        return f"must be one of {', '.join(expected)}, got {_show(given)}" + _suggestion(str(given), expected)
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}, got {_show(given)}"
+    limits = {"greater_than_equal": "at least", "greater_than": "above", "less_than_equal": "at most", "less_than": "below"}
+    if kind in limits:
+        limit = next(iter(context.values()))
+        return f"must be {limits[kind]} {limit}, got {given!r}"
+    return f"{item['msg'].removeprefix('Value error, ')}" + ("" if isinstance(given, dict) else f", got {_show(given)}")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"true/false {str(value).lower()}"
+    if isinstance(value, str):
+        return f"text {value!r}"
+    if value is None:
+        return "nothing"
+    return f"a section of {len(value)} keys" if isinstance(value, dict) else repr(value)
+
+
+def _suggestion(given: str, known: list[str]) -> str:
+    near = get_close_matches(given, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else (f"; known: {', '.join(known)}" if known else "")
+
+
+def _known_keys(model: type[Any], path: Path, data: Any) -> list[str]:
+    current: Any = model
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+        fields = _fields(current)
+        if str(part) not in fields:
+            return []
+        current = _choose(fields[str(part)], data)
+    return sorted(_fields(current))
+
+
+def _tags(model: type[Any], path: Path, data: Any) -> str:
+    current: Any = model
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+        current = _fields(current).get(str(part), object)
+    found = [getattr(_fields(kind).get("type"), "__args__", ("?",))[0] for kind in _members(current)]
+    return ", ".join(map(str, found))
+
+
+def _fields(kind: Any) -> Mapping[str, Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: info.annotation for name, info in kind.model_fields.items()}
+    if hasattr(kind, "__dataclass_fields__"):
+        from typing import get_type_hints
+
+        return get_type_hints(kind)
+    return {}
+
+
+def _members(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for kind in get_args(annotation) if _fields(kind)]
+    return [annotation]
+
+
+def _choose(annotation: Any, data: Any) -> Any:
+    """Pick the union member that the ``type`` in the data names."""
+    members = _members(annotation)
+    tag = data.get("type") if isinstance(data, dict) else None
+    for kind in members:
+        if tag in getattr(_fields(kind).get("type"), "__args__", ()):
+            return kind
+    return members[0] if members else object

@@ -1,0 +1,110 @@
+"""What ``nas show``, ``nas list`` and ``nas doctor`` print, as data and as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nas.core.errors import ConfigError
+from nas.core.schema import to_data
+from nas.runs.front import read_front
+
+if TYPE_CHECKING:
+    from nas.core.evaluation import Evaluation
+    from nas.pipeline.context import Context
+
+
+def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str, Any], str]:
+    """Return the front, one member of it, or the stages' states of a run, as data and as text.
+
+    Raises:
+        InputError: The run has no front yet.
+        ConfigError: No member of the front has the digest.
+    """
+    if thing == "status":
+        states = context.directory.states()
+        rows = [f"{name:<12}{state.state:<12}{state.seconds or 0:>8.1f} s" for name, state in states.items()]
+        return {"stages": to_data(states)}, "\n".join(rows)
+    front = read_front(context.path("search", "front.json"))
+    if thing == "front":
+        head = f"{'network':<18}{'latency ms':>12}{'90 % interval':>22}{'peak MB':>10}{'parameters':>14}{'quality':>10}"
+        rows = [_front_row(member, chosen=member.architecture.digest == front.selected) for member in front.members]
+        return to_data(front), "\n".join([head, *rows])
+    wanted = digest or front.selected
+    for member in front.members:
+        if member.architecture.digest == wanted:
+            return to_data(member), _architecture_text(member)
+    raise ConfigError(f"no member of the front has the digest {wanted!r}", hint="`nas show RUN front` lists them")
+
+
+def _front_row(member: Evaluation, *, chosen: bool) -> str:
+    cost = member.cost
+    interval = f"{cost.latency_interval_ms.low:.1f} to {cost.latency_interval_ms.high:.1f}"
+    score = f"{member.quality.score:.4f}" if member.quality else "-"
+    mark = "*" if chosen else " "
+    return (
+        f"{member.architecture.digest}{mark} {cost.latency_ms:>12.1f}{interval:>22}{cost.peak_memory_mb:>10.1f}"
+        f"{cost.parameters:>14,}{score:>10}"
+    )
+
+
+def _architecture_text(member: Evaluation) -> str:
+    choices = [f"  {name}: {value}" for name, value in member.architecture.items()]
+    blocks = [f"  {block.block:<28}{block.latency_ms:>10.2f} ms{block.memory_mb:>10.2f} MB" for block in member.cost.blocks]
+    head = f"{member.architecture.digest} of {member.architecture.space}, {member.cost.parameters:,} parameters"
+    origin = f"costs are {member.cost.origin} for {member.cost.device}"
+    return "\n".join([head, "choices:", *choices, f"blocks ({origin}):", *blocks])
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """Return what can be named in a YAML: ``spaces``, ``devices``, ``engines`` or ``qualities``."""
+    if kind == "spaces":
+        import search_spaces
+
+        return [_space_row(search_spaces.get(name)) for name in search_spaces.names()]
+    if kind == "devices":
+        from latency_models.devices import catalogue
+
+        return [{"name": name, "text": catalogue.load_device(name).chip} for name in catalogue.device_names()]
+    if kind == "engines":
+        from nas.search import engines
+
+        return [{"name": name, "text": _first_line(engines.get(name))} for name in engines.names()]
+    from nas.pipeline.quality import ESTIMATORS
+
+    return [{"name": name, "text": text} for name, text in sorted(ESTIMATORS.items())]
+
+
+def _space_row(space: Any) -> dict[str, Any]:
+    count = space.count()
+    text = f"{count:,} distinct architectures, {len(space.slots())} temporal slots, backbone {space.backbone.name}"
+    return {"name": space.identifier, "text": text, "count": count, "slots": len(space.slots())}
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def examine_machine() -> list[dict[str, Any]]:
+    """Return what this machine can do, one row a capability, with the reason where it cannot."""
+    import platform
+    from importlib.util import find_spec
+
+    import psutil
+    import torch
+
+    memory_gb = psutil.virtual_memory().total / 1e9
+    mac = platform.system() == "Darwin"
+    coreml = find_spec("coremltools") is not None
+    cuda = torch.cuda.is_available()
+    return [
+        _row("profile and train on the CPU", True, f"{psutil.cpu_count()} cores, {memory_gb:.0f} GB, torch {torch.__version__}"),
+        _row("profile and train on CUDA", cuda, torch.cuda.get_device_name(0) if cuda else "torch sees no CUDA device"),
+        _row("export to Core ML", coreml, "coremltools is installed" if coreml else "pip install coremltools"),
+        _row("build and export the 0.6 B network", memory_gb >= 12, "needs about 12 GB of memory"),
+        _row("run Core ML packages", mac, "macOS" if mac else "Core ML runs on macOS and iOS only"),
+        _row("search on a Ray cluster", find_spec("ray") is not None, "ray is installed; give search.executor.address"),
+    ]
+
+
+def _row(name: str, available: bool, text: str) -> dict[str, Any]:
+    return {"name": name, "available": available, "text": text}

@@ -1,0 +1,155 @@
+"""The order of the stages, what each reads, and the one loop that runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nas.core.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nas.core.protocols import Progress
+    from nas.pipeline.context import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage: the module that does it, the stages it reads, and the sections of the YAML it depends on.
+
+    ``optional`` stages are read when the YAML has their section.
+    """
+
+    name: str
+    reads: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    always: bool = False
+
+    def function(self) -> Callable[[Context, Path, Progress], str]:
+        """Import and return ``perform(context, folder, progress)``, which returns one line for people."""
+        function: Callable[[Context, Path, Progress], str] = import_module(f"nas.pipeline.{self.name}").perform
+        return function
+
+
+_COST = ("space", "scenario", "device")
+STAGES: tuple[Stage, ...] = (
+    Stage(name="profile", sections=(*_COST, "profile")),
+    Stage(name="calibrate", reads=("profile",), sections=(*_COST, "calibrate", "budget")),
+    Stage(name="search", reads=("calibrate",), sections=(*_COST, "budget", "search", "quality")),
+    Stage(name="train", reads=("search",), sections=("space", "scenario", "train", "quality")),
+    Stage(name="export", reads=("search", "train"), sections=("space", "scenario", "export")),
+    Stage(name="closed_loop", reads=("search",), sections=(*_COST, "closed_loop")),
+    Stage(name="report", always=True),
+)
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def chosen_stages(context: Context, names: tuple[str, ...] | None) -> tuple[Stage, ...]:
+    """Return the named stages, or every stage whose section the YAML has.
+
+    Raises:
+        ConfigError: A named stage has no section in the YAML.
+    """
+    present = tuple(stage for stage in STAGES if getattr(context.config, stage.name) is not None)
+    if names is None:
+        return present
+    missing = [name for name in names if _BY_NAME[name] not in present]
+    if missing:
+        raise ConfigError(
+            f"{context.directory.path}: the YAML has no section {missing[0]!r}", hint=f"add `{missing[0]}: {{}}`"
+        )
+    return tuple(_BY_NAME[name] for name in names)
+
+
+def plan(context: Context, names: tuple[str, ...] | None) -> list[dict[str, str]]:
+    """Say for each stage what ``perform`` would do."""
+    rows = []
+    for stage in chosen_stages(context, names):
+        state = context.directory.state(stage.name)
+        stale = _stale(context, stage) if state == "done" else ()
+        text = f"stale: {', '.join(stale)} changed" if stale else "done, kept" if state == "done" else f"{state}, to do"
+        rows.append({"stage": stage.name, "state": "stale" if stale else state, "text": text})
+    return rows
+
+
+def perform(
+    context: Context,
+    names: tuple[str, ...] | None,
+    *,
+    force: bool,
+    progress: Callable[[str], Progress],
+    say: Callable[[str], None],
+) -> None:
+    """Run stages in order; what is done and fresh is kept. The caller holds the directory's lock.
+
+    Raises:
+        InputError: A stage that is read is missing or damaged, or a finished stage is stale.
+        NasError: Whatever a stage raises; its state is ``failed`` and what it wrote stays for the next try.
+    """
+    for name in context.directory.mark_interrupted():
+        say(f"{name}: was interrupted, goes on")
+    say(f"run directory: {context.directory.path}")
+    for stage in chosen_stages(context, names):
+        directory = context.directory
+        if directory.state(stage.name) == "done" and not stage.always and not force:
+            stale = _stale(context, stage)
+            if stale:
+                raise InputError(
+                    f"{directory.path}: stage {stage.name!r} is stale: {', '.join(stale)} changed since it ran",
+                    hint=f"nas run {directory.path} --force does everything again",
+                )
+            directory.require(stage.name)
+            say(f"{stage.name}: done, kept")
+            continue
+        inputs = _inputs(context, stage)
+        if force and not stage.always:
+            _clear(directory.path / stage.name)
+        with directory.stage(stage.name, inputs, settings=_settings(context, stage)) as folder:
+            line = stage.function()(context, folder, progress(stage.name))
+        say(f"{stage.name}: {line}")
+
+
+def summary(context: Context) -> dict[str, Any]:
+    """Return the state of every stage and where the report is."""
+    states = context.directory.states()
+    lines = [
+        f"{name}: {state.state}" + (f" in {state.seconds:.0f} s" if state.seconds is not None else "")
+        for name, state in states.items()
+        if state.state != "pending"
+    ]
+    report = context.path("report", "index.html")
+    if report.is_file():
+        lines.append(f"report: {report.resolve()}")
+    return {
+        "directory": str(context.directory.path),
+        "stages": {name: state.state for name, state in states.items()},
+        "report": str(report.resolve()) if report.is_file() else None,
+        "lines": lines,
+    }
+
+
+def _inputs(context: Context, stage: Stage) -> list[str]:
+    """Files of earlier stages that this one depends on: their ``stage.json``, which holds the digests of the rest."""
+    read = [name for name in stage.reads if getattr(context.config, name) is not None]
+    context.directory.require(*read)
+    return [f"{name}/stage.json" for name in read]
+
+
+def _settings(context: Context, stage: Stage) -> dict[str, Any]:
+    data = context.config.model_dump()
+    return {name: data[name] for name in stage.sections} | ({} if stage.always else {"seed": context.config.run.seed})
+
+
+def _stale(context: Context, stage: Stage) -> tuple[str, ...]:
+    read = [f"{name}/stage.json" for name in stage.reads if getattr(context.config, name) is not None]
+    return context.directory.stale(stage.name, read, settings=_settings(context, stage))
+
+
+def _clear(folder: Path) -> None:
+    import shutil
+
+    if folder.is_dir():
+        shutil.rmtree(folder)

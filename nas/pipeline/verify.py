@@ -1,0 +1,80 @@
+"""``nas verify``: does what the run directory says still hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas.core.artefacts import StructureCheck
+from nas.core.files import read_json, sha256_path
+from nas.core.schema import check_schema
+
+if TYPE_CHECKING:
+    from nas.pipeline.context import Context
+
+
+def verify_run(context: Context) -> list[StructureCheck]:
+    """Return every check of a run that can be made from its files.
+
+    Raises:
+        InputError: A file of a finished stage is missing, changed or stale, or is not what it should be.
+    """
+    checks = []
+    finished = [name for name, state in context.directory.states().items() if state.state == "done"]
+    context.directory.require(*finished)
+    for name in finished:
+        stale = context.directory.stale(name)
+        checks.append(_check(f"{name} is fresh", "nothing changed", ", ".join(stale) or "nothing changed"))
+    checks += _export_checks(context)
+    checks += _coverage_checks(context)
+    return checks
+
+
+def _export_checks(context: Context) -> list[StructureCheck]:
+    checks = []
+    for file in sorted(context.path("export").glob("*/export.json")):
+        body = check_schema(read_json(file), "export", 1, where=str(file))
+        digest = sha256_path(file.parent / body["package"])
+        checks.append(_check(f"{file.parent.name}: package digest", body["sha256"], digest))
+        checks += [
+            StructureCheck(
+                name=f"{file.parent.name}: {item['name']}",
+                expected=item["expected"],
+                found=item["found"],
+                passed=item["passed"],
+            )
+            for item in body["checks"]
+        ]
+    return checks
+
+
+def _coverage_checks(context: Context) -> list[StructureCheck]:
+    file = context.path("closed_loop", "closed_loop.json")
+    if not file.is_file():
+        return []
+    body = check_schema(read_json(file), "closed_loop", 1, where=str(file))
+    inside = sum(row["low_ms"] <= row["measured_ms"] <= row["high_ms"] for row in body["rows"])
+    least = least_covered(len(body["rows"]), body["stated_coverage"])
+    text = f"{inside} of {len(body['rows'])} inside"
+    return [
+        StructureCheck(
+            name="measured latency of the front lies in its intervals",
+            expected=f"at least {least} of {len(body['rows'])}",
+            found=text,
+            passed=inside >= least,
+        )
+    ]
+
+
+def least_covered(count: int, coverage: float) -> int:
+    """Return the smallest number inside that intervals of ``coverage`` show by chance in 95 % of cases.
+
+    Source:
+        The 5 % quantile of the binomial distribution with ``count`` trials.
+    """
+    from scipy.stats import binom
+
+    return int(binom.ppf(0.05, count, coverage))
+
+
+def _check(name: str, expected: str, found: str) -> StructureCheck:
+    return StructureCheck(name=name, expected=expected, found=found, passed=expected == found)
