@@ -1,1 +1,1 @@
-"""."""
+"""Torch networks: temporal layers, the video UNet, builders and weight files."""
