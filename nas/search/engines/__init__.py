@@ -1,1 +1,77 @@
-"""."""
+"""Search engines by name; their modules load when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from nas.core.errors import ConfigError, InputError
+from nas.core.schema import from_data
+
+if TYPE_CHECKING:
+    from nas.core.protocols import SearchEngine, SearchSpace
+    from nas.core.rng import RandomStreams
+
+ENGINES = {
+    "exhaustive": "nas.search.engines.exhaustive:ExhaustiveSearch",
+    "optuna": "nas.search.engines.optuna_samplers:OptunaSearch",
+    "random": "nas.search.engines.random_search:RandomSearch",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the engines' names, sorted."""
+    return tuple(sorted(ENGINES))
+
+
+def get(name: str) -> Any:
+    """Return the class of the engine called ``name``; its settings are its ``Options``.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in ENGINES:
+        close = get_close_matches(name, ENGINES, n=1)
+        raise ConfigError(
+            f"search engine {name!r} is unknown; allowed: {', '.join(names())}",
+            hint=f"did you mean {close[0]!r}?" if close else None,
+        )
+    module, attribute = ENGINES[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def build(name: str, space: SearchSpace, options: Any, streams: RandomStreams) -> SearchEngine:
+    """Return a fresh engine.
+
+    Args:
+        name: One of ``names()``.
+        space: Where it searches.
+        options: Its ``Options``, or a mapping of their fields; fields left out keep their defaults.
+        streams: The run's random streams.
+
+    Raises:
+        ConfigError: The name or an option is wrong.
+    """
+    engine = get(name)
+    if isinstance(options, Mapping):
+        options = _decode(name, engine.Options, options)
+    return cast("SearchEngine", engine(space, options, streams))
+
+
+def _decode(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        close = get_close_matches(unknown[0], known, n=1)
+        raise ConfigError(
+            f"search engine {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"allowed: {', '.join(known) or 'none'}",
+            hint=f"did you mean {close[0]!r}?" if close else None,
+        )
+    try:
+        return from_data(kind, dict(options), where=f"search.engine ({name})")
+    except InputError as error:
+        raise ConfigError(error.message) from error
