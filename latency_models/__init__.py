@@ -1,1 +1,39 @@
-"""."""
+"""Latency and memory of networks on devices: measure, calibrate, predict with intervals, price whole search spaces."""
+
+from latency_models.calibration import CalibrationOptions, CalibrationReport, calibrate
+from latency_models.comparison import Comparison, compare
+from latency_models.cost_table import CostTable, Scores, compile_cost_table
+from latency_models.devices import DeviceSpec
+from latency_models.devices import get as device
+from latency_models.devices import names as device_names
+from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
+from latency_models.measuring import measure_all
+from latency_models.pricing import CostPredictor
+from latency_models.profiles import append_record, call_label, generation_label, read_profile
+from latency_models.storage import load_predictor, save_predictor
+
+__all__ = [
+    "Availability",
+    "CalibrationOptions",
+    "CalibrationReport",
+    "Comparison",
+    "CostPredictor",
+    "CostTable",
+    "DeviceBackend",
+    "DeviceSpec",
+    "MeasurementJob",
+    "MeasurementPlan",
+    "Scores",
+    "append_record",
+    "calibrate",
+    "call_label",
+    "compare",
+    "compile_cost_table",
+    "device",
+    "device_names",
+    "generation_label",
+    "load_predictor",
+    "measure_all",
+    "read_profile",
+    "save_predictor",
+]

@@ -1,1 +1,1 @@
-"""."""
+"""Backends that measure: this machine through torch, and a simulated phone."""

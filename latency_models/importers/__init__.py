@@ -1,1 +1,1 @@
-"""."""
+"""Readers of measurements made by other tools."""

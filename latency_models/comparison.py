@@ -1,0 +1,128 @@
+"""Hold predictions against measurements of the same networks: the closed loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latency_models.profiles import single_device
+from latency_models.summaries import reference_anchor_ms, summarise_all
+from nas.core.errors import ProfileError
+from nas.core.schema import to_data, with_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nas.core.cost import CostEstimate
+    from nas.core.profile import ProfileSet
+    from nas.core.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """One network, predicted and measured: one generation, memory with weights."""
+
+    digest: str
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_ms: float
+    predicted_memory_mb: float
+    memory_low_mb: float
+    memory_high_mb: float
+    measured_memory_mb: float | None
+
+    @property
+    def error_ratio(self) -> float:
+        """Absolute latency error as a share of the measured time."""
+        return abs(self.predicted_ms - self.measured_ms) / self.measured_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All rows with the median error and the share of measured times inside their intervals."""
+
+    device: str
+    rows: tuple[ComparisonRow, ...]
+    median_error_ratio: float
+    coverage: float
+    memory_median_error_ratio: float | None
+    memory_coverage: float | None
+    stated_coverage: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON data with its schema line, ``closed_loop/closed_loop.json``."""
+        return with_schema("closed_loop", 1, to_data(self))
+
+
+def compare(
+    estimates: Mapping[str, CostEstimate],
+    measured: ProfileSet,
+    scenario: Scenario,
+    *,
+    reference_ms: float | None = None,
+) -> Comparison:
+    """Compare predictions with measured whole networks.
+
+    Args:
+        estimates: Predicted cost by architecture digest.
+        measured: Network records; every digest of ``estimates`` must be among them.
+        scenario: Gives the denoiser calls of one generation and the bytes of a weight.
+        reference_ms: Machine speed of the calibration (``predictor.model.anchor_reference_ms``); without it the
+            measurements' own.
+
+    Raises:
+        ProfileError: Nothing to compare, a digest was not measured, or the measurement is of another device.
+    """
+    device = single_device(measured)
+    summaries = summarise_all(
+        measured.of_level("network"),
+        reference_ms=reference_ms if reference_ms is not None else reference_anchor_ms(measured),
+    )
+    missing = sorted(set(estimates) - set(summaries))
+    if missing or not estimates:
+        raise ProfileError(f"nothing to compare: {len(missing)} predicted networks not measured: {missing[:3]}")
+    others = sorted({cost.device for cost in estimates.values()} - {device})
+    if others:
+        raise ProfileError(f"predictions are for {others[0]!r}, measurements are of {device!r}")
+    rows = []
+    for digest, cost in estimates.items():
+        summary = summaries[digest]
+        weights_mb = cost.parameters * scenario.element_bytes / 1e6
+        rise_mb = summary.peak_memory_mb
+        rows.append(
+            ComparisonRow(
+                digest=digest,
+                predicted_ms=cost.latency_ms,
+                low_ms=cost.latency_interval_ms.low,
+                high_ms=cost.latency_interval_ms.high,
+                measured_ms=scenario.denoiser_calls * summary.centre_ms,
+                predicted_memory_mb=cost.peak_memory_mb,
+                memory_low_mb=cost.memory_interval_mb.low,
+                memory_high_mb=cost.memory_interval_mb.high,
+                measured_memory_mb=None if rise_mb is None else weights_mb + rise_mb,
+            )
+        )
+    return _summed_up(tuple(rows), device, next(iter(estimates.values())).latency_interval_ms.coverage)
+
+
+def _summed_up(rows: tuple[ComparisonRow, ...], device: str, stated: float) -> Comparison:
+    with_memory = [
+        (
+            abs(row.predicted_memory_mb - row.measured_memory_mb) / row.measured_memory_mb,
+            row.memory_low_mb <= row.measured_memory_mb <= row.memory_high_mb,
+        )
+        for row in rows
+        if row.measured_memory_mb is not None
+    ]
+    return Comparison(
+        device=device,
+        rows=rows,
+        median_error_ratio=float(np.median([row.error_ratio for row in rows])),
+        coverage=float(np.mean([row.low_ms <= row.measured_ms <= row.high_ms for row in rows])),
+        memory_median_error_ratio=float(np.median([item[0] for item in with_memory])) if with_memory else None,
+        memory_coverage=float(np.mean([item[1] for item in with_memory])) if with_memory else None,
+        stated_coverage=stated,
+    )

@@ -1,0 +1,211 @@
+"""A predictor and a space compiled to arrays: millions of candidates a second, and single estimates from the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latency_models.pricing import BlockPrice, WorkloadPrice, assemble
+from nas.core.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from latency_models.pricing import CostPredictor
+    from nas.core.architecture import Architecture
+    from nas.core.cost import CostEstimate
+    from nas.core.protocols import SearchSpace
+    from nas.core.scenario import Scenario
+
+    FloatArray = NDArray[np.float64]
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Costs of N candidates as arrays of shape (N,)."""
+
+    latency_ms: FloatArray
+    latency_high_ms: FloatArray
+    peak_memory_mb: FloatArray
+    memory_high_mb: FloatArray
+    parameters: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotOption:
+    """What one option of one slot adds to the bare backbone.
+
+    ``blocks`` are the blocks it brings; ``weights_mb`` and ``parameters`` what it adds.
+    """
+
+    blocks: tuple[BlockPrice, ...]
+    weights_mb: float
+    parameters: int
+
+
+class CostTable:
+    """Cost of every architecture of a space, as sums and one maximum over its slots.
+
+    Latency, weights and parameters add up over slots; activation memory is the largest over all blocks, each computed
+    with its network around it. That is exact because a temporal layer keeps the shape of what flows through it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        scenario: Scenario,
+        predictor: CostPredictor,
+        *,
+        base: WorkloadPrice,
+        slots: tuple[tuple[SlotOption, ...], ...],
+        order: dict[str, int],
+    ) -> None:
+        self.space = space
+        self.scenario = scenario
+        self.predictor = predictor
+        self._base = base
+        self._slots = slots
+        self._order = order
+        self._arrays = [_slot_arrays(options) for options in slots]
+
+    @property
+    def num_options(self) -> tuple[int, ...]:
+        """Number of options of each slot."""
+        return tuple(len(options) for options in self._slots)
+
+    def estimate(self, architecture: Architecture) -> CostEstimate:
+        """Return the cost of one architecture with intervals and a breakdown by block."""
+        options = self.space.to_options(architecture)
+        chosen = [self._slots[slot][option] for slot, option in enumerate(options)]
+        blocks = [*self._base.blocks, *(block for option in chosen for block in option.blocks)]
+        blocks.sort(key=lambda block: self._order[block.block])
+        price = WorkloadPrice(
+            blocks=tuple(blocks),
+            overhead_ms=self._base.overhead_ms,
+            weights_mb=self._base.weights_mb + sum(option.weights_mb for option in chosen),
+            parameters=self._base.parameters + sum(option.parameters for option in chosen),
+        )
+        return assemble(price, self.predictor, self.scenario)
+
+    def score(self, options: NDArray[np.integer]) -> Scores:
+        """Score candidates given as option indices.
+
+        Args:
+            options: Whole numbers of shape (N, number of slots); ``options[n, s]`` is the option in slot ``s``.
+
+        Raises:
+            ValueError: Wrong shape or an index out of range.
+        """
+        self._check(options)
+        parts = [self._score_chunk(options[start : start + _CHUNK]) for start in range(0, len(options), _CHUNK)]
+        if not parts:
+            parts = [self._score_chunk(options)]
+        joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+        return Scores(
+            latency_ms=joined[0],
+            latency_high_ms=joined[1],
+            peak_memory_mb=joined[2],
+            memory_high_mb=joined[3],
+            parameters=joined[4].astype(np.int64),
+        )
+
+    def _check(self, options: NDArray[np.integer]) -> None:
+        if options.ndim != 2 or options.shape[1] != len(self._slots):
+            raise ValueError(f"options must have shape (N, {len(self._slots)}), got {options.shape}")
+        if not np.issubdtype(options.dtype, np.integer):
+            raise ValueError(f"options must be whole numbers, got {options.dtype}")
+        limits = np.array(self.num_options)
+        if len(options) and (options.min() < 0 or bool((options.max(axis=0) >= limits).any())):
+            raise ValueError(f"option indices must lie in 0 to {[int(limit) - 1 for limit in limits]}")
+
+    def _score_chunk(self, options: NDArray[np.integer]) -> tuple[FloatArray, ...]:
+        ratios, calls = self.predictor.ratios, self.scenario.denoiser_calls
+        inside = np.full(len(options), self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True))
+        outside = np.full(len(options), _sum_ms(self._base.blocks, in_domain=False))
+        weights = np.full(len(options), self._base.weights_mb)
+        activation = np.full(len(options), max((b.activation_mb for b in self._base.blocks), default=0.0))
+        parameters = np.full(len(options), float(self._base.parameters))
+        for column, table in zip(options.T, self._arrays, strict=True):
+            row = table[:, column]  # (5, N)
+            inside += row[0]
+            outside += row[1]
+            weights += row[2]
+            np.maximum(activation, row[3], out=activation)
+            parameters += row[4]  # exact in double precision below 2**53
+        return (
+            calls * (inside + outside),
+            calls * (inside * ratios.latency[1] + outside * ratios.outside[1]),
+            weights + activation,
+            weights + activation * ratios.memory[1],
+            parameters,
+        )
+
+
+def compile_cost_table(space: SearchSpace, scenario: Scenario, predictor: CostPredictor) -> CostTable:
+    """Price every option of every slot once and put the results into arrays.
+
+    Raises:
+        ConfigError: The predictor does not hold for the scenario.
+        ArchitectureError: The space's cost does not add up over its slots (checked on a few architectures).
+    """
+    predictor.check_scenario(scenario)
+    names = space.slots()
+    counts = [len(space.options(slot)) for slot in names]
+    bare = [0] * len(names)
+    base = predictor.price(space.workload(space.from_options(bare), scenario))
+    known = {block.block for block in base.blocks}
+    slots = []
+    for slot, count in enumerate(counts):
+        options = [SlotOption(blocks=(), weights_mb=0.0, parameters=0)]
+        for option in range(1, count):
+            chosen = [*bare[:slot], option, *bare[slot + 1 :]]
+            price = predictor.price(space.workload(space.from_options(chosen), scenario))
+            options.append(
+                SlotOption(
+                    blocks=tuple(block for block in price.blocks if block.block not in known),
+                    weights_mb=price.weights_mb - base.weights_mb,
+                    parameters=price.parameters - base.parameters,
+                )
+            )
+        slots.append(tuple(options))
+    fullest = predictor.price(space.workload(space.from_options([count - 1 for count in counts]), scenario))
+    order = {block.block: index for index, block in enumerate(fullest.blocks)}
+    table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order)
+    _check_additive(table, counts)
+    return table
+
+
+def _check_additive(table: CostTable, counts: list[int]) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(4):
+        architecture = table.space.from_options([int(generator.integers(count)) for count in counts])
+        workload = table.space.workload(architecture, table.scenario)
+        direct = assemble(table.predictor.price(workload), table.predictor, table.scenario)
+        summed = table.estimate(architecture)
+        for name in ("latency_ms", "peak_memory_mb", "parameters"):
+            ours, theirs = getattr(summed, name), getattr(direct, name)
+            if abs(ours - theirs) > 1e-6 * max(1.0, abs(theirs)):
+                raise ArchitectureError(
+                    f"space {table.space.identifier!r}: {name} of {architecture.digest} does not add up over slots: "
+                    f"{ours} from the table, {theirs} from its workload"
+                )
+
+
+def _slot_arrays(options: tuple[SlotOption, ...]) -> FloatArray:
+    """Rows: latency in domain, latency outside, weights, activation, parameters; columns: options."""
+    return np.array(
+        [
+            [_sum_ms(option.blocks, in_domain=True) for option in options],
+            [_sum_ms(option.blocks, in_domain=False) for option in options],
+            [option.weights_mb for option in options],
+            [max((block.activation_mb for block in option.blocks), default=0.0) for option in options],
+            [float(option.parameters) for option in options],
+        ]
+    )
+
+
+def _sum_ms(blocks: tuple[BlockPrice, ...], *, in_domain: bool) -> float:
+    return sum(block.latency_ms for block in blocks if block.in_domain is in_domain)

@@ -1,0 +1,125 @@
+"""What a calibration found: per-network rows, error figures, coverage, and the least certain blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.core.schema import check_schema, from_data, to_data, with_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkResult:
+    """One measured network and the prediction of a fit that had not seen it.
+
+    Times are of one generation; memory includes the weights. The interval ends are those of the final predictor.
+    """
+
+    subject: str
+    fold: int
+    measured_ms: float
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_memory_mb: float | None
+    predicted_memory_mb: float
+    memory_low_mb: float
+    memory_high_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSummary:
+    """Errors of held-out predictions, as shares of the measured value.
+
+    Attributes:
+        mape: Mean absolute error.
+        median_ape: Median absolute error.
+        worst_ape: Largest absolute error.
+        spearman: Rank correlation; None when one side does not vary.
+        coverage: Share of networks inside intervals made without them; None with too few networks to tell.
+        stated_coverage: Share the intervals are stated to hold.
+        mean_width_ratio: Mean interval width over prediction.
+        count: Networks judged.
+    """
+
+    mape: float
+    median_ape: float
+    worst_ape: float
+    spearman: float | None
+    coverage: float | None
+    stated_coverage: float
+    mean_width_ratio: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstBlock:
+    """A block whose repeats disagree most; ``repeat_ratio`` is its slowest over its fastest record."""
+
+    signature: str
+    measured_ms: float
+    repeat_ratio: float
+    spread_ratio: float
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationReport:
+    """Cross-validated quality of a predictor; ``calibrate/report.json``."""
+
+    device: str
+    scenario: str
+    predictor: str
+    denoiser_calls: int
+    num_blocks: int
+    num_networks: int
+    networks: tuple[NetworkResult, ...]
+    latency_error: ErrorSummary
+    memory_error: ErrorSummary | None
+    worst_blocks: tuple[WorstBlock, ...]
+    coefficients: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data with its schema line."""
+        return with_schema("calibration", 1, to_data(self))
+
+    @classmethod
+    def from_dict(cls, data: Any, *, where: str = "calibration report") -> CalibrationReport:
+        """Rebuild from ``to_dict``.
+
+        Raises:
+            InputError: Not such a report.
+        """
+        return from_data(cls, check_schema(data, "calibration", 1, where=where), where=where)
+
+
+def summarise_errors(
+    rows: Sequence[tuple[float, float, float, float]], *, coverage: float | None, stated: float
+) -> ErrorSummary:
+    """Summarise (measured, predicted, low, high) rows.
+
+    Args:
+        rows: At least one row; measured and predicted above 0.
+        coverage: Share inside, where the caller found it without using each row for its own interval.
+        stated: Stated coverage.
+    """
+    from scipy.stats import spearmanr
+
+    measured, predicted, low, high = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    errors = np.abs(predicted - measured) / measured
+    varies = len(rows) > 2 and np.ptp(measured) > 0 and np.ptp(predicted) > 0
+    return ErrorSummary(
+        mape=float(errors.mean()),
+        median_ape=float(np.median(errors)),
+        worst_ape=float(errors.max()),
+        spearman=float(spearmanr(measured, predicted).statistic) if varies else None,
+        coverage=coverage,
+        stated_coverage=stated,
+        mean_width_ratio=float(((high - low) / predicted).mean()),
+        count=len(rows),
+    )
