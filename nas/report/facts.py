@@ -1,0 +1,437 @@
+"""What the report says in words and tables: headline, attributes, export, stages and the origin of every number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+from nas.report.figures import AgreementFigure, temporal_layers
+from nas.report.formatting import (
+    ABSENT,
+    count,
+    duration,
+    interval,
+    latency,
+    latency_with_interval,
+    memory,
+    memory_with_interval,
+    ratio,
+    significant,
+)
+from nas.report.run_files import StageState
+
+if TYPE_CHECKING:
+    from nas.core.evaluation import Evaluation
+    from nas.report.run_files import ClosedLoopRow, ExportedRun, RunFiles, TrainedRun
+
+# Metrics that are shares of clips judged right; the rest (flicker, jitter, …) are amounts, lower is better.
+ACCURACIES = ("colour", "shape", "direction", "motion", "mean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One labelled figure with how it was obtained; ``tone`` marks good and bad news."""
+
+    label: str
+    value: str
+    detail: str = ""
+    origin: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The chosen architecture and its main figures."""
+
+    digest: str
+    space: str
+    selection: str
+    device: str
+    scenario: str
+    facts: tuple[Fact, ...]
+    layers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A table cell; ``share`` in 0-1 draws a bar behind it, ``raw`` goes to the CSV."""
+
+    text: str
+    share: float | None = None
+    raw: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeTable:
+    """Every judged sampler of one training run."""
+
+    digest: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """When a stage ran, as shares (0-1) of the time from the first start to the last end."""
+
+    stage: StageState
+    start_ratio: float
+    length_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where one number of the page comes from."""
+
+    number: str
+    value: str
+    origin: str
+    where: str
+    how: str
+    file: str
+
+
+def headline(files: RunFiles) -> Headline | None:
+    """Return the chosen architecture with its figures, or None before the search has chosen one."""
+    chosen = files.selected
+    if chosen is None or files.front is None:
+        return None
+    return Headline(
+        digest=chosen.architecture.digest,
+        space=chosen.architecture.space,
+        selection=files.front.selection or "chosen",
+        device=chosen.cost.device,
+        scenario=scenario_words(files.config) or chosen.cost.scenario,
+        facts=tuple(_headline_facts(files, chosen)),
+        layers=temporal_layers(chosen.architecture),
+    )
+
+
+def _headline_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
+    cost = chosen.cost
+    loop = measured_row(files, chosen.architecture.digest)
+    device = files.closed_loop.device if files.closed_loop else ""
+    facts = [
+        Fact(
+            label="Latency",
+            value=latency(cost.latency_ms),
+            detail=f"one generation on {cost.device}; {_interval_words(cost.latency_interval_ms, cost.latency_ms)}",
+            origin=cost.origin,
+        ),
+        Fact(
+            label="Latency, measured",
+            value=latency(loop.measured_ms) if loop else ABSENT,
+            detail=_measured_detail(loop, device) if loop else "the closed loop has not measured this network",
+            origin="measured" if loop else "",
+            tone="" if loop is None else ("good" if loop.low_ms <= loop.measured_ms <= loop.high_ms else "bad"),
+        ),
+        Fact(
+            label="Peak memory",
+            value=memory(cost.peak_memory_mb),
+            detail=_memory_detail(cost.memory_interval_mb, cost.peak_memory_mb, loop),
+            origin=cost.origin,
+        ),
+        Fact(label="Parameters", value=count(cost.parameters), detail="of the denoiser", origin="counted"),
+    ]
+    if chosen.quality:
+        error = chosen.quality.standard_error
+        spread = f" ± {significant(error, 2)} (standard error)" if error is not None else ""
+        facts.append(
+            Fact(
+                label="Quality",
+                value=significant(chosen.quality.score),
+                detail=f"higher is better; {chosen.quality.estimator}, {chosen.quality.fidelity}{spread}",
+                origin="measured",
+            )
+        )
+    if not cost.in_domain:
+        text = "the predictor had to extrapolate"
+        facts.append(Fact(label="Outside calibration", value="yes", detail=text, tone="bad"))
+    return facts
+
+
+def measured_row(files: RunFiles, digest: str) -> ClosedLoopRow | None:
+    """Return the closed-loop measurement of one architecture."""
+    rows = files.closed_loop.rows if files.closed_loop else ()
+    return next((row for row in rows if row.digest == digest), None)
+
+
+def scenario_words(config: Mapping[str, Any]) -> str:
+    """Return the scenario of the configuration in words, empty where it has none."""
+    scenario = config.get("scenario")
+    if not isinstance(scenario, Mapping):
+        return ""
+    parts = []
+    if {"frames", "height", "width"} <= set(scenario):
+        parts.append(f"{scenario['frames']} latent frames at {scenario['width']} x {scenario['height']} px")
+    if "denoising_steps" in scenario:
+        guided = ", with guidance" if scenario.get("guidance") else ", no guidance"
+        parts.append(f"{scenario['denoising_steps']} denoising steps{guided}")
+    if "precision" in scenario:
+        parts.append(str(scenario["precision"]))
+    return "; ".join(parts)
+
+
+def attribute_table(run: TrainedRun) -> AttributeTable | None:
+    """Return one row per judged sampler, or None where none was judged."""
+    if not run.rows:
+        return None
+    names = list(dict.fromkeys(name for row in run.rows for name in row.metrics))
+    columns = ("sampler", *names, "stage", "steps", "guidance", "calls", "clips")
+    rows = []
+    for row in run.rows:
+        metrics = [_metric(name, row.metrics.get(name)) for name in names]
+        rest = [_plain(value) for value in (row.stage, row.steps, row.guidance, row.calls, row.num_clips)]
+        rows.append((_plain(row.name), *metrics, *rest))
+    return AttributeTable(digest=run.digest, columns=columns, rows=tuple(rows), note=_attribute_note(run))
+
+
+def _attribute_note(run: TrainedRun) -> str:
+    counts = [row.num_clips for row in run.rows if row.num_clips]
+    text = "Accuracies are shares of clips that the analytic detector reads as their caption says; higher is better. "
+    text += "Flicker and jitter are lower-is-better amounts. Judged on held-out captions."
+    if counts:
+        error = ratio(sqrt(0.25 / min(counts)))
+        text += f" With {min(counts)} clips, one standard error of an accuracy is at most {error}."
+    return text
+
+
+def export_facts(run: ExportedRun) -> tuple[Fact, ...]:
+    """Return what was exported and how the checks ended."""
+    model = run.model
+    passed = sum(check.passed for check in model.checks)
+    operations = sum(number for _, number in model.operations)
+    return (
+        Fact(label="Package", value=memory(model.package_bytes / 1e6), detail=model.package, origin="measured"),
+        Fact(
+            label="Format",
+            value=model.precision,
+            detail=f"Core ML ML Program, {model.minimum_os} or newer",
+        ),
+        Fact(
+            label="Parameters",
+            value=count(model.parameters),
+            detail=f"{count(operations)} operations",
+            origin="counted",
+        ),
+        Fact(
+            label="Checks after reloading",
+            value=f"{passed} of {len(model.checks)}",
+            detail="passed; the package has not been run on a device",
+            origin="measured",
+            tone="good" if passed == len(model.checks) else "bad",
+        ),
+        Fact(
+            label="Export took",
+            value=duration(model.seconds),
+            detail=f"peak memory of the process {memory(model.peak_rss_mb)}",
+            origin="measured",
+        ),
+    )
+
+
+def timeline(stages: Sequence[StageState]) -> tuple[Span, ...]:
+    """Return every stage with its place in time; stages without a readable start have length 0."""
+    starts = [_epoch_s(stage.started_at) for stage in stages]
+    lengths = [stage.seconds or 0.0 for stage in stages]
+    known = [(start, start + length) for start, length in zip(starts, lengths, strict=True) if start is not None]
+    first = min((start for start, _ in known), default=0.0)
+    total = max((end for _, end in known), default=0.0) - first or 1.0
+    return tuple(
+        Span(
+            stage=stage,
+            start_ratio=0.0 if start is None else (start - first) / total,
+            length_ratio=0.0 if start is None else length / total,
+        )
+        for stage, start, length in zip(stages, starts, lengths, strict=True)
+    )
+
+
+def _epoch_s(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None
+
+
+def origins(files: RunFiles, agreements: Sequence[AgreementFigure]) -> tuple[Origin, ...]:
+    """Return where every number of the page comes from, in the order of the page."""
+    rows: list[Origin] = []
+    if files.selected:
+        rows += _cost_origins(files, files.selected)
+    rows += _profile_origins(files)
+    rows += [_agreement_origin(figure) for figure in agreements]
+    rows += [row for run in files.trained for row in _training_origins(run)]
+    rows += [row for run in files.exported for row in _export_origins(run)]
+    return tuple(rows)
+
+
+def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
+    cost = chosen.cost
+    file = "search/front.json"
+    rows = [
+        Origin(
+            number="latency of the chosen architecture",
+            value=latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin),
+            origin=cost.origin,
+            where=cost.device,
+            how=f"{cost.predictor}; {cost.scenario}",
+            file=file,
+        ),
+        Origin(
+            number="peak memory of the chosen architecture",
+            value=memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin),
+            origin=cost.origin,
+            where=cost.device,
+            how=f"{cost.predictor}; {cost.scenario}",
+            file=file,
+        ),
+        Origin(
+            number="latency and memory per block",
+            value=f"{len(cost.blocks)} blocks",
+            origin=cost.origin,
+            where=cost.device,
+            how=cost.predictor,
+            file=file,
+        ),
+        Origin(
+            number="parameters",
+            value=count(cost.parameters),
+            origin="counted",
+            where="description of the network",
+            how="analytic, held equal to the built network by tests",
+            file=file,
+        ),
+    ]
+    if chosen.quality:
+        rows.append(
+            Origin(
+                number="quality of the candidates",
+                value=significant(chosen.quality.score),
+                origin="measured",
+                where="training host",
+                how=f"{chosen.quality.estimator}, {chosen.quality.fidelity}",
+                file="search/evaluations.jsonl",
+            )
+        )
+    loop = measured_row(files, chosen.architecture.digest)
+    if loop and files.closed_loop:
+        rows.append(
+            Origin(
+                number="measured latency of the chosen architecture",
+                value=latency(loop.measured_ms),
+                origin="measured",
+                where=files.closed_loop.device,
+                how="whole network, after the search",
+                file="closed_loop/closed_loop.json",
+            )
+        )
+    return rows
+
+
+def _profile_origins(files: RunFiles) -> list[Origin]:
+    groups = Counter((record.level, record.origin, record.device.name) for record in files.records)
+    samples: Counter[tuple[str, str, str]] = Counter()
+    for record in files.records:
+        samples[record.level, record.origin, record.device.name] += len(record.steady_ms)
+    return [
+        Origin(
+            number=f"{level} profiles",
+            value=f"{number:,} records",
+            origin=origin,
+            where=device,
+            how=f"{samples[level, origin, device]:,} samples after warm-up",
+            file="profile/records.jsonl",
+        )
+        for (level, origin, device), number in sorted(groups.items())
+    ]
+
+
+def _agreement_origin(figure: AgreementFigure) -> Origin:
+    return Origin(
+        number=figure.title,
+        value=f"median error {ratio(figure.median_error_ratio)}, coverage {ratio(figure.seen_coverage)}",
+        origin="measured",
+        where=figure.device,
+        how=f"{len(figure.points)} networks predicted and measured",
+        file=figure.source,
+    )
+
+
+def _training_origins(run: TrainedRun) -> list[Origin]:
+    rows = []
+    if run.metrics:
+        rows.append(
+            Origin(
+                number="training curves",
+                value=f"{len(run.metrics):,} records",
+                origin="measured",
+                where="training host",
+                how=f"network {run.digest}",
+                file=f"{run.folder}/metrics.jsonl",
+            )
+        )
+    if run.rows:
+        clips = sorted({row.num_clips for row in run.rows if row.num_clips})
+        rows.append(
+            Origin(
+                number="attribute accuracies, flicker, jitter",
+                value=f"{len(run.rows)} samplers",
+                origin="measured",
+                where="training host",
+                how=f"analytic detector, {'/'.join(map(str, clips)) or 'unknown number of'} clips each",
+                file=f"{run.folder}/evaluation.json",
+            )
+        )
+    return rows
+
+
+def _export_origins(run: ExportedRun) -> list[Origin]:
+    return [
+        Origin(
+            number="package size, operations, checks",
+            value=memory(run.model.package_bytes / 1e6),
+            origin="measured",
+            where="export host",
+            how="read back from the saved package; not run on a device",
+            file=f"{run.folder}/export.json",
+        )
+    ]
+
+
+def _interval_words(range_: Any, value: float) -> str:
+    scale = 1000.0 if abs(value) >= 1000 else 1.0
+    return f"{interval(range_, scale)} interval"
+
+
+def _memory_detail(range_: Any, value: float, loop: ClosedLoopRow | None) -> str:
+    text = _interval_words(range_, value)
+    if loop and loop.measured_memory_mb is not None:
+        text += f"; measured {memory(loop.measured_memory_mb)}"
+    return text
+
+
+def _measured_detail(loop: ClosedLoopRow, device: str) -> str:
+    error = loop.predicted_ms / loop.measured_ms - 1
+    inside = "inside" if loop.low_ms <= loop.measured_ms <= loop.high_ms else "outside"
+    direction = "above" if error >= 0 else "below"
+    return f"on {device}; the prediction is {ratio(abs(error))} {direction}, the truth {inside} the interval"
+
+
+def _plain(value: float | str | None) -> Cell:
+    if value is None:
+        return Cell(text=ABSENT)
+    return Cell(text=value if isinstance(value, str) else f"{value:g}", raw=value)
+
+
+def _metric(name: str, value: float | None) -> Cell:
+    if value is None:
+        return Cell(text=ABSENT)
+    share = value if name in ACCURACIES and 0.0 <= value <= 1.0 else None
+    # Hundredths: a few hundred clips tell no more.
+    return Cell(text=f"{value:.2f}" if share is not None else significant(value), share=share, raw=value)

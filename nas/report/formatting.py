@@ -1,0 +1,92 @@
+"""Numbers as people read them: two or three significant digits, a unit, and the interval where there is one."""
+
+from __future__ import annotations
+
+from math import floor, log10
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.core.cost import Interval
+
+ABSENT = "—"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return ``value`` rounded to ``digits`` significant digits, without an exponent: ``1,230``, ``0.0457``."""
+    if value == 0:
+        return "0"
+    exponent = floor(log10(abs(value)))
+    rounded = round(value, digits - 1 - exponent)
+    if rounded != 0 and floor(log10(abs(rounded))) > exponent:  # 9.996 became 10.00
+        exponent += 1
+    return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def latency(milliseconds: float | None) -> str:
+    """Return a time in ms, or in s from 1000 ms on."""
+    if milliseconds is None:
+        return ABSENT
+    if abs(milliseconds) >= 1000:
+        return f"{significant(milliseconds / 1000)} s"
+    return f"{significant(milliseconds)} ms"
+
+
+def memory(megabytes: float | None) -> str:
+    """Return a memory size in MB (1e6 bytes), or in GB from 1000 MB on."""
+    if megabytes is None:
+        return ABSENT
+    if abs(megabytes) >= 1000:
+        return f"{significant(megabytes / 1000)} GB"
+    return f"{significant(megabytes)} MB"
+
+
+def count(number: float | None) -> str:
+    """Return a count: exact below 10,000, then in thousands (k), millions (M) or billions (B)."""
+    if number is None:
+        return ABSENT
+    for size, letter in ((1e9, " B"), (1e6, " M"), (1e4, " k")):
+        if abs(number) >= size:
+            return f"{significant(number / min(size, 1e3 if letter == ' k' else size))}{letter}"
+    return f"{number:,.0f}"
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio as a percentage: 0.083 is ``8.3 %``."""
+    if value is None:
+        return ABSENT
+    return f"{significant(100 * value, 3 if abs(value) >= 1 else 2)} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in s, min or h."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 90:
+        return f"{significant(seconds, 2 if seconds < 10 else 3)} s"
+    if seconds < 5400:
+        return f"{significant(seconds / 60, 2)} min"
+    return f"{significant(seconds / 3600, 2)} h"
+
+
+def interval(range_: Interval | None, scale: float = 1.0) -> str:
+    """Return ``3.8-4.4, 90 %`` (with a dash) with both ends divided by ``scale``."""
+    if range_ is None:
+        return ""
+    ends = f"{significant(range_.low / scale)}–{significant(range_.high / scale)}"  # noqa: RUF001  # a range's dash
+    return f"{ends}, {range_.coverage:.0%}".replace("%", " %")
+
+
+def latency_with_interval(milliseconds: float, range_: Interval | None, origin: str) -> str:
+    """Return ``4.1 s (3.8-4.4, 90 %, predicted)``; the interval is in the unit of the value."""
+    scale = 1000.0 if abs(milliseconds) >= 1000 else 1.0
+    return f"{latency(milliseconds)} ({_join(interval(range_, scale), origin)})"
+
+
+def memory_with_interval(megabytes: float, range_: Interval | None, origin: str) -> str:
+    """Return ``35.6 MB (34.1-38.0, 90 %, predicted)``; the interval is in the unit of the value."""
+    scale = 1000.0 if abs(megabytes) >= 1000 else 1.0
+    return f"{memory(megabytes)} ({_join(interval(range_, scale), origin)})"
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)

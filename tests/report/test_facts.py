@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nas.report import facts
+from nas.report.clips import clips_of, describe_row
+from nas.report.run_files import StageState, TrainedRun, TrainingRow, read_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_headline_says_predicted_and_measured_side_by_side(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    headline = facts.headline(files)
+    assert headline is not None
+    origins = {fact.label: fact.origin for fact in headline.facts}
+    assert origins["Latency"] == "predicted"
+    assert origins["Latency, measured"] == "measured"
+    assert headline.digest == files.front.selected if files.front else False
+
+
+def test_headline_says_that_nothing_was_measured(finished_run: Path) -> None:
+    headline = facts.headline(replace(read_run(finished_run), closed_loop=None))
+    assert headline is not None
+    measured = next(fact for fact in headline.facts if fact.label == "Latency, measured")
+    assert (measured.value, measured.origin) == ("—", "")
+
+
+def test_a_measurement_outside_its_interval_is_marked(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    assert files.closed_loop is not None
+    rows = tuple(replace(row, measured_ms=2 * row.high_ms) for row in files.closed_loop.rows)
+    headline = facts.headline(replace(files, closed_loop=replace(files.closed_loop, rows=rows)))
+    assert headline is not None
+    measured = next(fact for fact in headline.facts if fact.label == "Latency, measured")
+    assert measured.tone == "bad"
+    assert "outside the interval" in measured.detail
+
+
+def test_extrapolation_is_said(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    assert files.front is not None
+    members = tuple(replace(item, cost=replace(item.cost, in_domain=False)) for item in files.front.members)
+    headline = facts.headline(replace(files, front=replace(files.front, members=members)))
+    assert headline is not None
+    assert any(fact.label == "Outside calibration" for fact in headline.facts)
+
+
+def test_every_origin_names_a_file_of_the_run(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    rows = facts.origins(files, ())
+    assert all((finished_run / row.file).exists() for row in rows)
+    assert {row.origin for row in rows} == {"predicted", "measured", "counted"}
+
+
+def test_attribute_table_keeps_raw_values_for_the_csv() -> None:
+    row = TrainingRow(name="s", stage="teacher", steps=4, metrics={"colour": 0.98765, "flicker": None}, num_clips=100)
+    table = facts.attribute_table(TrainedRun(digest="d", folder="train/d", metrics=(), rows=(row,)))
+    assert table is not None
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (cells["colour"].text, cells["colour"].raw) == ("0.99", 0.98765)
+    assert cells["flicker"].text == "—"
+    assert "at most 5.0 %" in table.note  # sqrt(0.25 / 100)
+
+
+def test_timeline_places_stages_by_their_start() -> None:
+    stages = (
+        StageState(name="profile", state="done", started_at="2026-01-01T00:00:00Z", seconds=30.0),
+        StageState(name="search", state="done", started_at="2026-01-01T00:01:00Z", seconds=60.0),
+        StageState(name="train", state="pending"),
+    )
+    spans = facts.timeline(stages)
+    assert [(span.start_ratio, span.length_ratio) for span in spans] == [(0.0, 0.25), (0.5, 0.5), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (TrainingRow(name="r", stage="real", metrics={}), "held-out clips, not generated"),
+        (
+            TrainingRow(name="t", stage="teacher", steps=25, guidance=3.0, calls=50, metrics={}),
+            "teacher, 25 steps, guidance 3, 50 denoiser calls",
+        ),
+        (
+            TrainingRow(name="s", stage="adversarial", steps=1, guidance=0.0, calls=1, metrics={}),
+            "adversarial, 1 step, no guidance, 1 denoiser call",
+        ),
+    ],
+)
+def test_clip_captions_say_what_they_show(row: TrainingRow, text: str) -> None:
+    assert describe_row(row) == text
+
+
+def test_clips_are_real_first_and_carry_their_size(finished_run: Path) -> None:
+    clips = clips_of(finished_run, read_run(finished_run).trained[0])
+    assert [clip.role for clip in clips] == ["real", "teacher", "distillation", "distillation", "adversarial"]
+    assert {(clip.width, clip.height) for clip in clips} == {(134, 66)}
+    assert all(clip.uri and clip.uri.startswith("data:image/gif;base64,R0lGOD") for clip in clips)
+
+
+def test_clips_beyond_the_limit_are_named_not_shown(finished_run: Path) -> None:
+    clips = clips_of(finished_run, read_run(finished_run).trained[0], byte_limit=10)
+    assert all(clip.uri is None and clip.missing.startswith("left out") for clip in clips)
+
+
+@pytest.mark.parametrize(
+    ("clip", "content", "missing"),
+    [
+        ("samples/none.gif", None, "file is absent"),
+        ("samples/text.gif", b"<svg onload=alert(1)>", "is not a GIF"),
+        ("../../secret.gif", b"GIF89a" + bytes(10), "lies outside its training folder"),
+    ],
+)
+def test_a_clip_that_cannot_be_shown_says_why(tmp_path: Path, clip: str, content: bytes | None, missing: str) -> None:
+    folder = tmp_path / "train/d"
+    (folder / "samples").mkdir(parents=True)
+    if content is not None:
+        (folder / clip).resolve().write_bytes(content)
+    row = TrainingRow(name="n", stage="teacher", metrics={}, clip=clip)
+    (found,) = clips_of(tmp_path, TrainedRun(digest="d", folder="train/d", metrics=(), rows=(row,)))
+    assert found.uri is None
+    assert found.missing == missing

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nas.core.architecture import Architecture
+from nas.report import figures
+from nas.report.run_files import TrainedRun, read_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_front_others_and_screened_partition_the_search(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    figure = figures.pareto_figure(files.front, files.evaluations, figures.budget_of(files))
+    digests = [point.digest for group in (figure.front, figure.others, figure.screened) for point in group]
+    assert sorted(digests) == sorted(item.architecture.digest for item in files.evaluations)
+    assert {point.state for point in figure.screened} == {"screened"}
+    assert all(point.quality is not None for point in (*figure.front, *figure.others))
+
+
+def test_front_is_sorted_by_latency_and_holds_the_chosen(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    figure = figures.pareto_figure(files.front, files.evaluations, {})
+    latencies = [point.latency_ms for point in figure.front]
+    assert latencies == sorted(latencies)
+    assert figure.selected in {point.digest for point in figure.front}
+
+
+def test_budget_of_the_configuration_is_drawn(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    figure = figures.pareto_figure(files.front, files.evaluations, figures.budget_of(files))
+    assert (figure.budget_latency_ms, figure.budget_memory_mb) == (420.0, 40.0)
+
+
+def test_breakdown_keeps_execution_order_and_sums_to_the_latency(finished_run: Path) -> None:
+    chosen = read_run(finished_run).selected
+    assert chosen is not None
+    figure = figures.breakdown_figure(chosen)
+    assert [item.block for item in figure.blocks] == [item.block for item in chosen.cost.blocks]
+    assert sum(item.latency_ms for item in figure.blocks) == pytest.approx(figure.latency_ms)
+
+
+@pytest.mark.parametrize(
+    ("block", "role"),
+    [
+        ("down0.1.temporal", "temporal"),
+        ("down0.1", "backbone"),
+        ("down0.1.attention", "backbone"),
+        ("overhead", "overhead"),
+        ("temporally.named", "backbone"),
+    ],
+)
+def test_role_of_a_block_is_a_part_of_its_name(block: str, role: str) -> None:
+    assert figures.block_role(block) == role
+
+
+def test_agreement_summary_is_worked_out_from_the_points() -> None:
+    points = [
+        figures.Compared(label="a", measured=100.0, predicted=110.0, low=95.0, high=125.0),
+        figures.Compared(label="b", measured=200.0, predicted=150.0, low=140.0, high=160.0),
+        figures.Compared(label="c", measured=50.0, predicted=50.5, low=45.0, high=60.0),
+        figures.Compared(label="d", measured=100.0, predicted=104.0, low=100.0, high=108.0),
+    ]
+    figure = figures.agreement("t", "ms", points, device="d", source="f", stated_coverage=0.9)
+    assert figure.median_error_ratio == pytest.approx(0.07)  # of 0.10, 0.25, 0.01, 0.04
+    assert figure.worst_error_ratio == pytest.approx(0.25)
+    assert figure.seen_coverage == 0.75  # b is outside; d's end counts as inside
+
+
+def test_agreement_refuses_a_measured_zero() -> None:
+    point = figures.Compared(label="a", measured=0.0, predicted=1.0, low=0.0, high=2.0)
+    with pytest.raises(ValueError, match="measured value is above 0"):
+        figures.agreement("t", "ms", [point], device="d", source="f", stated_coverage=None)
+
+
+def test_curves_are_thinned_by_averaging() -> None:
+    records = tuple({"stage": "teacher", "step": step, "loss": float(step % 2)} for step in range(1000))
+    (figure,) = figures.curve_figures(TrainedRun(digest="d", folder="train/d", metrics=records, rows=()))
+    (curve,) = figure.curves
+    assert figure.window == 3
+    assert len(curve.values) == 334
+    assert sum(curve.values[:332]) / 332 == pytest.approx(0.5)
+    assert curve.steps[-1] == 999.0
+
+
+def test_stages_of_training_come_in_their_order_and_the_loss_first() -> None:
+    records = tuple(
+        {"stage": stage, "step": 0, "gradient_norm": 1.0, "loss": 2.0} for stage in ("adversarial", "teacher", "own")
+    )
+    found = figures.curve_figures(TrainedRun(digest="d", folder="train/d", metrics=records, rows=()))
+    assert [figure.stage for figure in found] == ["teacher", "adversarial", "own"]
+    assert [curve.name for curve in found[0].curves] == ["loss", "gradient_norm"]
+
+
+def test_values_that_are_not_numbers_are_left_out_of_curves() -> None:
+    records = ({"stage": "teacher", "step": 0, "loss": None}, {"stage": "teacher", "step": 1, "loss": 0.5})
+    (figure,) = figures.curve_figures(TrainedRun(digest="d", folder="train/d", metrics=records, rows=()))
+    assert figure.curves[0].steps == (1.0,)
+
+
+def test_temporal_layers_are_told_in_words() -> None:
+    architecture = Architecture(
+        "tiny/1",
+        {
+            "down0.0.temporal.kind": "conv1d",
+            "down0.0.temporal.kernel": 3,
+            "down0.0.temporal.width": 0.5,
+            "mid.0.temporal.kind": "none",
+        },
+    )
+    assert figures.temporal_layers(architecture) == (("down0.0", "conv1d (kernel 3, width 0.500)"), ("mid.0", "none"))
+    assert figures.summarise(architecture) == "down0.0 conv1d (kernel 3, width 0.500)"

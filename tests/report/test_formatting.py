@@ -1,0 +1,54 @@
+import pytest
+
+from nas.core.cost import Interval
+from nas.report.formatting import count, duration, latency, latency_with_interval, memory, ratio, significant
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1234.5, "1,230"),
+        (412.4, "412"),
+        (41.26, "41.3"),
+        (9.996, "10.0"),
+        (0.04567, "0.0457"),
+        (-3.14159, "-3.14"),
+        (999.6, "1,000"),
+    ],
+)
+def test_three_significant_digits_without_exponent(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(412.4, "412 ms"), (4123.0, "4.12 s"), (None, "—"), (0.35, "0.350 ms")])
+def test_latency_picks_its_unit(value: float | None, text: str) -> None:
+    assert latency(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(35.62, "35.6 MB"), (1288.5, "1.29 GB"), (None, "—")])
+def test_memory_picks_its_unit(value: float | None, text: str) -> None:
+    assert memory(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (9999, "9,999"), (12_345, "12.3 k"), (828_400, "828 k"), (612_345_678, "612 M"), (2.5e9, "2.50 B")],
+)
+def test_count_is_exact_below_ten_thousand(value: float, text: str) -> None:
+    assert count(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0831, "8.3 %"), (1.0, "100 %"), (0.0, "0 %"), (None, "—")])
+def test_ratio_is_a_percentage(value: float | None, text: str) -> None:
+    assert ratio(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(4.16, "4.2 s"), (61.4, "61.4 s"), (372, "6.2 min"), (7200, "2.0 h")])
+def test_duration_picks_its_unit(value: float, text: str) -> None:
+    assert duration(value) == text
+
+
+def test_interval_is_in_the_unit_of_its_value() -> None:
+    text = latency_with_interval(4100.0, Interval(low=3800.0, high=4400.0, coverage=0.9), "predicted")
+    assert text == "4.10 s (3.80–4.40, 90 %, predicted)"  # noqa: RUF001  # a range's dash
