@@ -1,16 +1,93 @@
-"""Cross-validated predictions of a calibration report as predicted-against-measured figures."""
+"""Cross-validated predictions of ``calibrate/report.json`` as predicted-against-measured figures.
+
+The file is read by its keys, not through ``latency_models``: a report needs the numbers, not the predictor.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from nas.core.schema import from_data
+from nas.report.figures import AgreementFigure, Compared, agreement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nas.report.figures import AgreementFigure
+SOURCE = "calibrate/report.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Network:
+    subject: str
+    measured_ms: float
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_memory_mb: float | None = None
+    predicted_memory_mb: float | None = None
+    memory_low_mb: float | None = None
+    memory_high_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Errors:
+    stated_coverage: float
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    device: str
+    networks: tuple[_Network, ...]
+    latency_error: _Errors
+    memory_error: _Errors | None = None
 
 
 def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
-    """Placeholder until the calibration file's form is known."""
-    del body
-    return ()
+    """Return latency, and memory where it was measured, of networks that their prediction had not seen.
+
+    Coverage is the file's: the share inside intervals that were made without the network, where the drawn intervals
+    are those of the final predictor.
+
+    Raises:
+        InputError: ``body`` is not a calibration report.
+    """
+    report = from_data(_Report, dict(body), where=SOURCE)
+    latencies = [
+        Compared(
+            label=row.subject, measured=row.measured_ms, predicted=row.predicted_ms, low=row.low_ms, high=row.high_ms
+        )
+        for row in report.networks
+    ]
+    memories = [
+        Compared(
+            label=row.subject,
+            measured=row.measured_memory_mb,
+            predicted=row.predicted_memory_mb,
+            low=row.memory_low_mb,
+            high=row.memory_high_mb,
+        )
+        for row in report.networks
+        if row.measured_memory_mb
+        and row.predicted_memory_mb is not None
+        and row.memory_low_mb is not None
+        and row.memory_high_mb is not None
+    ]
+    sets = (
+        ("Cross-validation: latency", "ms", latencies, report.latency_error),
+        ("Cross-validation: peak memory", "MB", memories, report.memory_error),
+    )
+    return tuple(
+        agreement(
+            title,
+            unit,
+            points,
+            device=report.device,
+            source=SOURCE,
+            stated_coverage=errors.stated_coverage if errors else None,
+            held_out_coverage=errors.coverage if errors else None,
+        )
+        for title, unit, points, errors in sets
+        if points
+    )

@@ -9,7 +9,7 @@ from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nas.report.formatting import count, significant
+from nas.report.formatting import count
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
@@ -240,9 +240,26 @@ def closed_loop_figures(loop: ClosedLoop) -> tuple[AgreementFigure, ...]:
 
 
 def agreement(
-    title: str, unit: str, points: Sequence[Compared], *, device: str, source: str, stated_coverage: float | None
+    title: str,
+    unit: str,
+    points: Sequence[Compared],
+    *,
+    device: str,
+    source: str,
+    stated_coverage: float | None,
+    held_out_coverage: float | None = None,
 ) -> AgreementFigure:
     """Summarise predicted against measured from the points themselves.
+
+    Args:
+        title: What was compared, where.
+        unit: ms or MB.
+        points: The networks.
+        device: Where they were measured.
+        source: File of the run that holds them.
+        stated_coverage: Share of truths the intervals are stated to hold.
+        held_out_coverage: Share seen, where it is known from intervals made without each point; otherwise it is
+            counted from the points.
 
     Raises:
         ValueError: ``points`` is empty or a measured value is not above 0.
@@ -258,7 +275,9 @@ def agreement(
         points=tuple(points),
         median_error_ratio=median(errors),
         worst_error_ratio=max(errors),
-        seen_coverage=sum(point.covered for point in points) / len(points),
+        seen_coverage=sum(point.covered for point in points) / len(points)
+        if held_out_coverage is None
+        else held_out_coverage,
         stated_coverage=stated_coverage,
     )
 
@@ -334,7 +353,7 @@ def _setting(choices: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any) -> float | None:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.core.errors import InputError
 from nas.core.files import write_text_atomically
 from nas.report import facts, figures, formatting, plots
 from nas.report.calibration import calibration_figures
@@ -160,7 +161,7 @@ def _agreements(files: RunFiles) -> tuple[list[AgreementFigure], list[FileFault]
     for stage, file, build in sources:
         try:
             found.extend(build())
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, InputError) as error:
             faults.append(FileFault(stage=stage, file=file, message=f"cannot be drawn: {error}"))
     return found, faults
 

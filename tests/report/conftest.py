@@ -31,11 +31,11 @@ def make_architecture(seed: int) -> Architecture:
     choices: dict[str, Any] = {}
     for slot in SLOTS:
         kind = rng.choice(KINDS)
-        choices[f"{slot}.temporal.kind"] = kind
+        choices[f"{slot}.kind"] = kind
         if kind.startswith("conv"):
-            choices[f"{slot}.temporal.kernel"] = rng.choice((3, 5))
+            choices[f"{slot}.kernel"] = rng.choice((3, 5))
         elif kind.startswith("attention"):
-            choices[f"{slot}.temporal.heads"] = rng.choice((2, 4))
+            choices[f"{slot}.heads"] = rng.choice((2, 4))
     return Architecture("tiny/1", choices)
 
 
@@ -262,6 +262,45 @@ def write_closed_loop(run_dir: Path) -> None:
     write_json(run_dir / "closed_loop/closed_loop.json", with_schema("closed_loop", 1, body))
 
 
+def write_calibration(run_dir: Path) -> None:
+    rng = random.Random(3)
+    networks = []
+    for index in range(24):
+        measured_ms = 180.0 + 12.0 * index
+        predicted_ms = measured_ms * rng.uniform(0.93, 1.07)
+        measured_mb = 20.0 + 0.6 * index
+        networks.append(
+            {
+                "subject": f"network{index:02d}",
+                "fold": index % 8,
+                "measured_ms": measured_ms,
+                "predicted_ms": predicted_ms,
+                "low_ms": 0.94 * predicted_ms,
+                "high_ms": 1.06 * predicted_ms,
+                "measured_memory_mb": measured_mb,
+                "predicted_memory_mb": 1.02 * measured_mb,
+                "memory_low_mb": 0.99 * measured_mb,
+                "memory_high_mb": 1.05 * measured_mb,
+            }
+        )
+    errors = {"mape": 0.03, "median_ape": 0.03, "worst_ape": 0.07, "spearman": 0.99, "coverage": 0.875}
+    errors |= {"stated_coverage": 0.9, "mean_width_ratio": 0.12, "count": 24}
+    body = {
+        "device": "host-cpu",
+        "scenario": "8 frames, 32x32",
+        "predictor": "block table",
+        "denoiser_calls": 4,
+        "num_blocks": 60,
+        "num_networks": 24,
+        "networks": networks,
+        "latency_error": errors,
+        "memory_error": None,
+        "worst_blocks": [],
+        "coefficients": [["overhead_ms", 1.2]],
+    }
+    write_json(run_dir / "calibrate/report.json", with_schema("calibration", 1, body))
+
+
 def write_frame(run_dir: Path) -> None:
     config = (
         "run: {name: demo, seed: 0}\n"
@@ -291,6 +330,7 @@ def write_frame(run_dir: Path) -> None:
 def write_run(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     write_profile(run_dir)
+    write_calibration(run_dir)
     chosen = write_search(run_dir)
     write_training(run_dir, chosen.architecture.digest)
     write_export(run_dir, chosen)

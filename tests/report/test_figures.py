@@ -6,6 +6,7 @@ import pytest
 
 from nas.core.architecture import Architecture
 from nas.report import figures
+from nas.report.calibration import calibration_figures
 from nas.report.run_files import TrainedRun, read_run
 
 if TYPE_CHECKING:
@@ -111,5 +112,48 @@ def test_temporal_layers_are_told_in_words() -> None:
             "mid.0.temporal.kind": "none",
         },
     )
-    assert figures.temporal_layers(architecture) == (("down0.0", "conv1d (kernel 3, width 0.500)"), ("mid.0", "none"))
-    assert figures.summarise(architecture) == "down0.0 conv1d (kernel 3, width 0.500)"
+    assert figures.temporal_layers(architecture) == (("down0.0", "conv1d (kernel 3, width 0.5)"), ("mid.0", "none"))
+    assert figures.summarise(architecture) == "down0.0 conv1d (kernel 3, width 0.5)"
+
+
+def test_cross_validation_reports_coverage_of_intervals_made_without_each_network(finished_run: Path) -> None:
+    calibration = read_run(finished_run).calibration
+    assert calibration is not None
+    latency, memory = calibration_figures(calibration)
+    assert latency.seen_coverage == calibration["latency_error"]["coverage"]
+    assert memory.median_error_ratio == pytest.approx(0.02)
+    assert memory.stated_coverage is None
+
+
+def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
+    from latency_models.calibration import CalibrationReport
+    from latency_models.reporting import NetworkResult, summarise_errors
+
+    row = NetworkResult(
+        subject="a",
+        fold=0,
+        measured_ms=100.0,
+        predicted_ms=90.0,
+        low_ms=80.0,
+        high_ms=99.0,
+        measured_memory_mb=None,
+        predicted_memory_mb=9.0,
+        memory_low_mb=8.0,
+        memory_high_mb=10.0,
+    )
+    report = CalibrationReport(
+        device="host-cpu",
+        scenario="s",
+        predictor="p",
+        denoiser_calls=4,
+        num_blocks=1,
+        num_networks=1,
+        networks=(row,),
+        latency_error=summarise_errors([(100.0, 90.0, 80.0, 99.0)], coverage=None, stated=0.9),
+        memory_error=None,
+        worst_blocks=(),
+        coefficients=(),
+    )
+    (figure,) = calibration_figures(report.to_dict())
+    assert figure.median_error_ratio == pytest.approx(0.1)
+    assert figure.seen_coverage == 0.0

@@ -115,6 +115,7 @@ def test_an_empty_run_says_which_stage_is_missing(tmp_path: Path) -> None:
     [
         ("search", "search"),
         ("train", "train"),
+        ("calibrate", "calibrate"),
         ("export", "export"),
         ("closed_loop", "closed_loop"),
     ],
