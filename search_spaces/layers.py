@@ -194,7 +194,7 @@ def _transformer(tape: Tape, tokens: str, *, heads: int, text: str | None) -> st
     tokens = tape.sum_of("add1", _attend(tape, "attn1", normed, normed, heads=heads), tokens)
     if text is not None:
         normed = tape.norm("norm2", tokens, width, kind="layer_norm")
-        # Text is the same for every batch row: all rows' queries attend to one set of keys (nas.models.attention).
+        # Text is the same for every batch row: all rows' queries attend to one set of keys (nas.models.temporal).
         tokens = tape.sum_of("add2", _attend(tape, "attn2", normed, text, heads=heads), tokens)
     normed = tape.norm("norm3", tokens, width, kind="layer_norm")
     gated = tape.linear("ff_in", normed, 8 * width)

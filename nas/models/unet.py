@@ -123,12 +123,22 @@ class VideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # how diffusers
         }
 
     def to(self, *args: Any, **kwargs: Any) -> VideoUNet:  # type: ignore[override]  # theirs is wrapped
-        """Move or cast in place, as ``nn.Module.to``.
+        """Move or cast in place, as ``nn.Module.to``; ``channels_last`` applies to two-dimensional convolutions.
 
-        Diffusers 0.42 warns at every cast that no module at all should stay in float32; this skips its override, which
-        otherwise only guards quantised and offloaded models.
+        Torch's own refuses ``channels_last`` where a network also has three-dimensional convolutions; those get
+        ``channels_last_3d``. Diffusers 0.42 warns at every cast that no module at all should stay in float32; its
+        override, which otherwise only guards quantised and offloaded models, is skipped.
         """
-        nn.Module.to(self, *args, **kwargs)
+        memory_format = kwargs.pop("memory_format", None)
+        if args or kwargs:
+            nn.Module.to(self, *args, **kwargs)
+        if memory_format is not None:
+            formats = {4: memory_format, 5: memory_format}
+            if memory_format in (torch.channels_last, torch.channels_last_3d):
+                formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+            for parameter in self.parameters():
+                if parameter.ndim in formats:
+                    parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
         return self
 
     def stage(self, name: str) -> UNetStage:
