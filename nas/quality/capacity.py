@@ -1,0 +1,68 @@
+"""A stated proxy for machines that cannot train: how much mixing over frames an architecture can do, on paper."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from nas.core.evaluation import Quality
+
+if TYPE_CHECKING:
+    from nas.core.architecture import Architecture
+    from nas.core.protocols import SearchSpace
+    from nas.core.scenario import Scenario
+    from nas.core.workload import Workload
+
+TEMPORAL_KINDS = (
+    "conv1d",
+    "conv3d",
+    "self_attention_1d",
+    "self_attention_3d",
+    "cross_attention_1d",
+    "cross_attention_3d",
+)
+
+
+class TemporalCapacity:
+    """Training-free PROXY, not a measurement of quality; meets ``QualityEstimator``.
+
+    The score is the sum over temporal slots of log2(1 + f / F), where f is the slot's temporal FLOPs in one denoiser
+    call and F the FLOPs of the whole backbone without temporal layers, divided by the number of slots. It grows with
+    every layer added or widened and with diminishing returns, so that spreading layers over slots beats piling them
+    into one. Nothing is trained and nothing generated: the score knows neither which kind of layer suits motion nor
+    whether a network learns. ``benchmarks/results`` states how it ranks against the supernet on ``tiny``.
+
+    Args:
+        space: The search space.
+        scenario: Conditions the FLOPs are counted under.
+    """
+
+    name = "temporal_capacity (proxy)"
+    fidelity = "training-free, from the description alone"
+
+    def __init__(self, space: SearchSpace, scenario: Scenario) -> None:
+        self._space = space
+        self._scenario = scenario
+        empty = space.from_options([0] * len(space.slots()))
+        self._unit_flops = space.workload(empty, scenario).flops / max(len(space.slots()), 1)
+
+    def estimate(self, architecture: Architecture) -> Quality:
+        """Capacity of one candidate; deterministic, no randomness, hence no standard error."""
+        flops = temporal_flops(self._space.workload(architecture, self._scenario))
+        score = sum(math.log2(1.0 + value / self._unit_flops) for value in flops.values())
+        return Quality(
+            score=score,
+            estimator=self.name,
+            fidelity=self.fidelity,
+            metrics=(("temporal_gflops", sum(flops.values()) / 1e9), ("temporal_layers", float(len(flops)))),
+        )
+
+
+def temporal_flops(workload: Workload) -> dict[str, int]:
+    """FLOPs of one denoiser call by temporal block; slots that hold none are left out."""
+    temporal = {name for name, spec in workload.blocks if spec.kind in TEMPORAL_KINDS}
+    flops = dict.fromkeys(sorted(temporal), 0)
+    for operation in workload.operations:
+        if operation.block in flops:
+            flops[operation.block] += operation.flops
+    return flops

@@ -1,0 +1,101 @@
+"""Stage 2: the student learns the teacher's output and encoder features, beside the task itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.core.protocols import SilentProgress
+from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.losses import feature_loss, flow_matching_loss
+from nas.training.sampling import velocity_and_features
+from nas.training.stage import Kit, StageResult, describe_structure, describe_weights, run_stage
+from nas.training.teacher import NoiseOptions, draw_noisy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.protocols import Progress
+    from nas.core.rng import RandomStreams
+    from nas.training.data import LatentClips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationOptions:
+    """Options of ``distil``; steps are set for about 60 s on two CPU cores.
+
+    Attributes:
+        loop: Steps and rates.
+        noise: How samples are drawn.
+        task_weight: Weight of the flow-matching loss on the data (ours).
+        output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
+        feature_weight: Weight of the normalised feature loss (ours).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
+    task_weight: float = 0.5
+    output_weight: float = 1.0
+    feature_weight: float = 0.1
+
+
+def distil(
+    student: Kit,
+    teacher: Kit,
+    data: LatentClips,
+    *,
+    options: DistillationOptions,
+    folder: Path,
+    streams: RandomStreams,
+    metrics: Path | None = None,
+    progress: Progress | None = None,
+) -> StageResult:
+    """Train ``student.denoiser`` in place against the frozen teacher; captions are the teacher's and stay as they are.
+
+    Student and teacher have the same backbone, so features are compared block by block with no adapters.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        CheckpointError: The folder's files cannot be used.
+        ValueError: The two networks' features differ in shape.
+    """
+    teacher.denoiser.requires_grad_(False).eval()
+    captions = teacher.captions.requires_grad_(False).eval()
+    student = teacher.with_denoiser(student.denoiser)
+
+    def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = draw_noisy(data, batch, options.noise)
+        with torch.no_grad():
+            tokens = captions(drawn.token_ids).tokens
+            wanted, wanted_features = velocity_and_features(teacher.denoiser, drawn.noisy, drawn.times, tokens)
+        predicted, features = velocity_and_features(student.denoiser, drawn.noisy, drawn.times, tokens)
+        task = flow_matching_loss(predicted, drawn.target)
+        output = flow_matching_loss(predicted, wanted)
+        blocks = feature_loss(features, wanted_features)
+        total = options.task_weight * task + options.output_weight * output + options.feature_weight * blocks
+        return total, {"task_loss": task, "output_loss": output, "feature_loss": blocks}
+
+    details = {
+        "noise": options.noise,
+        "weights": [options.task_weight, options.output_weight, options.feature_weight],
+        "data": data.description,
+        "network": describe_structure(student.denoiser),
+        "teacher": describe_weights(teacher.denoiser),
+    }
+    return run_stage(
+        "distillation",
+        kit=student,
+        folder=folder,
+        metrics=metrics or folder.parent / "metrics.jsonl",
+        options=options.loop,
+        details=details,
+        modules={"denoiser": student.denoiser},
+        phases=[Phase(name="denoiser", trains=("denoiser",), loss=loss)],
+        averaged=("denoiser",),
+        num_items=len(data),
+        streams=streams,
+        progress=progress or SilentProgress(),
+    )

@@ -1,0 +1,57 @@
+"""Losses as pure functions of tensors; every one is a scalar to minimise.
+
+Sign convention of the adversarial losses, stated here once: the discriminator's score is high for real and low for
+generated samples (SF-V's printed formulas have the opposite sign, METHODS 2c).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # the customary name
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def flow_matching_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean square of v_theta - (e - x_0) over everything (TRAINING 3.1)."""
+    return F.mse_loss(predicted, target)
+
+
+def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean over blocks of |f_s - f_t|^2 / |f_t|^2: normalised, so that no block dominates (TRAINING 3.2).
+
+    Raises:
+        ValueError: The lists differ in length or a pair differs in shape.
+    """
+    if len(student) != len(teacher) or any(a.shape != b.shape for a, b in zip(student, teacher, strict=True)):
+        shapes = [tuple(item.shape) for item in student], [tuple(item.shape) for item in teacher]
+        raise ValueError(f"features to distil must match in number and shape: student {shapes[0]}, teacher {shapes[1]}")
+    terms = [
+        (mine - theirs).square().mean() / theirs.square().mean().clamp_min(1e-6)
+        for mine, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def pseudo_huber(predicted: Tensor, target: Tensor, *, width: float) -> Tensor:
+    """sqrt(|a - b|^2 + c^2) - c per clip with |.| the root mean square, then the mean (SF-V; METHODS 2c).
+
+    SF-V uses the Euclidean norm; the mean over elements makes ``width`` independent of the clip's size.
+    """
+    square = (predicted - target).square().flatten(1).mean(dim=1)
+    return (torch.sqrt(square + width**2) - width).mean()
+
+
+def discriminator_hinge(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Mean over heads of E relu(1 - D(real)) + E relu(1 + D(fake))."""
+    terms = [F.relu(1.0 - r).mean() + F.relu(1.0 + f).mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def generator_hinge(fake: Sequence[Tensor]) -> Tensor:
+    """Mean over heads of -E D(fake)."""
+    return torch.stack([-score.mean() for score in fake]).mean()

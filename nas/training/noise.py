@@ -1,0 +1,43 @@
+"""Times and noise of flow matching: t = 1 is noise, t = 0 is data, x_t = (1 - t) x_0 + t e, velocity v = e - x_0."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Diffusers' sinusoidal time features are made for 0-1000.
+TIME_SCALE = 1000.0
+# The four times of the few-step student; ours, SnapGen-V does not publish its own (METHODS 1f).
+FIXED_TIMES: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+
+
+def logit_normal_times(count: int, *, mean: float, std: float, generator: torch.Generator) -> Tensor:
+    """Draw times (B,) in 0-1: sigmoid of a normal variable (Stable Diffusion 3, arXiv 2403.03206, section 3.1)."""
+    return torch.sigmoid(mean + std * torch.randn(count, generator=generator))
+
+
+def gaussian_like(sample: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the shape of ``sample``, drawn on the generator's device and moved."""
+    noise = torch.randn(sample.shape, generator=generator, device=generator.device)
+    return noise.to(device=sample.device, dtype=sample.dtype)
+
+
+def add_noise(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """x_t = (1 - t) x_0 + t e for clips (B, T, C, H, W) and times (B,)."""
+    t = broadcast_times(times, clean)
+    return (1.0 - t) * clean + t * noise
+
+
+def velocity(clean: Tensor, noise: Tensor) -> Tensor:
+    """The target v = e - x_0."""
+    return noise - clean
+
+
+def clean_from_velocity(noisy: Tensor, predicted: Tensor, times: Tensor) -> Tensor:
+    """x_0 = x_t - t v."""
+    return noisy - broadcast_times(times, noisy) * predicted
+
+
+def broadcast_times(times: Tensor, sample: Tensor) -> Tensor:
+    """Times (B,) with the axes of ``sample``."""
+    return times.to(device=sample.device, dtype=sample.dtype).reshape(-1, *(1,) * (sample.dim() - 1))

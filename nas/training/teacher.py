@@ -1,0 +1,120 @@
+"""Stage 1: a multi-step teacher by flow matching on video and image batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.core.protocols import SilentProgress
+from nas.training.data import LatentClips, as_images, drop_captions
+from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.losses import flow_matching_loss
+from nas.training.noise import add_noise, gaussian_like, logit_normal_times, velocity
+from nas.training.sampling import predict_velocity
+from nas.training.stage import Kit, StageResult, describe_structure, run_stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.protocols import Progress
+    from nas.core.rng import RandomStreams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseOptions:
+    """How noisy training samples are drawn.
+
+    Attributes:
+        time_mean: Mean of the normal variable under the logit-normal times; above 0 means more noise, where motion is
+            decided (ours; Stable Diffusion 3 uses 0).
+        time_std: Its standard deviation (1: Stable Diffusion 3).
+        text_dropout: Share of captions replaced by the empty one (0.1: TRAINING section 2).
+        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2, adversarial run).
+    """
+
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    text_dropout: float = 0.1
+    image_ratio: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherOptions:
+    """Options of ``train_teacher``; steps are set for about 240 s on two CPU cores."""
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2000))
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisyBatch:
+    """One batch ready for the denoiser: clips (B, T, C, H, W), times (B,) in 0-1 and word ids (B, L)."""
+
+    clean: Tensor
+    noise: Tensor
+    noisy: Tensor
+    times: Tensor
+    token_ids: Tensor
+
+    @property
+    def target(self) -> Tensor:
+        """The velocity e - x_0."""
+        return velocity(self.clean, self.noise)
+
+
+def draw_noisy(data: LatentClips, batch: Batch, options: NoiseOptions) -> NoisyBatch:
+    """Take a batch's clips (or single frames), drop captions and add noise at logit-normal times."""
+    generator = batch.generator
+    clean = data.latents[batch.indices]
+    if float(torch.rand((), generator=generator)) < options.image_ratio:
+        clean = as_images(clean, generator=generator)
+    ids = drop_captions(data.token_ids[batch.indices], ratio=options.text_dropout, generator=generator)
+    times = logit_normal_times(len(clean), mean=options.time_mean, std=options.time_std, generator=generator)
+    noise = gaussian_like(clean, generator=generator)
+    clean, noise, times, ids = (item.to(batch.device) for item in (clean, noise, times, ids))
+    return NoisyBatch(clean=clean, noise=noise, noisy=add_noise(clean, noise, times), times=times, token_ids=ids)
+
+
+def train_teacher(
+    kit: Kit,
+    data: LatentClips,
+    *,
+    options: TeacherOptions,
+    folder: Path,
+    streams: RandomStreams,
+    metrics: Path | None = None,
+    progress: Progress | None = None,
+    stage: str = "teacher",
+) -> StageResult:
+    """Train ``kit.denoiser`` and ``kit.captions`` together, in place; resumable, returns at once when finished.
+
+    L = E |v_theta(x_t, t, c) - (e - x_0)|^2 (TRAINING 3.1). ``stage`` renames the stage for other networks trained
+    the same way, such as the plain student of a comparison.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        CheckpointError: The folder's files cannot be used.
+    """
+
+    def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = draw_noisy(data, batch, options.noise)
+        tokens = kit.captions(drawn.token_ids).tokens
+        return flow_matching_loss(predict_velocity(kit.denoiser, drawn.noisy, drawn.times, tokens), drawn.target), {}
+
+    return run_stage(
+        stage,
+        kit=kit,
+        folder=folder,
+        metrics=metrics or folder.parent / "metrics.jsonl",
+        options=options.loop,
+        details={"noise": options.noise, "data": data.description, "network": describe_structure(kit.denoiser)},
+        modules={"denoiser": kit.denoiser, "captions": kit.captions},
+        phases=[Phase(name="denoiser", trains=("denoiser", "captions"), loss=loss)],
+        averaged=("denoiser", "captions"),
+        num_items=len(data),
+        streams=streams,
+        progress=progress or SilentProgress(),
+    )

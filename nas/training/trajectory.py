@@ -1,0 +1,212 @@
+"""Stage 3: the guided teacher's way from noise to clip, regressed onto four fixed times without guidance.
+
+The teacher's ways are collected once: Euler steps with guidance from pure noise, kept at the four times. The student
+then learns, from each kept point, the mean velocity to the next. Its training inputs are so the very states that the
+four-step sampler visits, and the targets are cached although every state is used many times (TRAINING 3.5 and 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.core.errors import CheckpointError
+from nas.core.protocols import SilentProgress
+from nas.models.tensors import read_tensors, write_tensors
+from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.losses import pseudo_huber
+from nas.training.noise import FIXED_TIMES
+from nas.training.sampling import guided_velocity, predict_velocity
+from nas.training.stage import Kit, StageResult, describe_structure, describe_weights, fingerprint_of, run_stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.protocols import Progress
+    from nas.core.rng import RandomStreams
+    from nas.training.data import LatentClips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionOptions:
+    """How the teacher's ways are collected.
+
+    Attributes:
+        num_clips: Number of ways.
+        substeps: Euler steps between two of the fixed times (2 or more: TRAINING 3.5).
+        guidance: Weight of classifier-free guidance (3: TRAINING section 2).
+        batch_size: Ways per denoiser call.
+    """
+
+    num_clips: int = 768
+    substeps: int = 3
+    guidance: float = 3.0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectoryOptions:
+    """Options of ``distil_trajectory``; steps are set for about 60 s on two CPU cores, collection included.
+
+    Attributes:
+        loop: Steps and rates.
+        huber_width: Width c of the pseudo-Huber loss (ours; near the square root of the final loss).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
+    huber_width: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectories:
+    """The teacher's ways: ``states`` (N, S + 1, T, C, H, W) at ``times`` and 0; ``token_ids`` (N, L)."""
+
+    states: Tensor
+    token_ids: Tensor
+    times: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def num_segments(self) -> int:
+        """S, the number of fixed times."""
+        return len(self.times)
+
+    def __len__(self) -> int:
+        """Number of (way, segment) pairs."""
+        return len(self.states) * self.num_segments
+
+
+@torch.no_grad()
+def collect_trajectories(
+    teacher: Kit,
+    data: LatentClips,
+    *,
+    options: CollectionOptions,
+    path: Path,
+    streams: RandomStreams,
+    progress: Progress | None = None,
+) -> Trajectories:
+    """Sample the guided teacher with the captions of ``data`` and keep the states at the fixed times.
+
+    Written to ``path`` (safetensors) and read back from it when it is there.
+
+    Raises:
+        CheckpointError: ``path`` is damaged or holds the ways of another teacher.
+    """
+    progress = progress or SilentProgress()
+    fingerprint = fingerprint_of(
+        options=options, seed=streams.seed, data=data.description, teacher=describe_weights(teacher.denoiser)
+    )
+    if path.exists():
+        return _read(path, fingerprint=fingerprint)
+    generator = torch.Generator().manual_seed(streams.integer("trajectories"))
+    ids = data.token_ids[torch.randperm(len(data), generator=generator)[: options.num_clips]]
+    device = next(teacher.denoiser.parameters()).device
+    empty = teacher.captions.encode([""]).tokens
+    parts = []
+    for begin in range(0, len(ids), options.batch_size):
+        progress.update(begin, len(ids), "trajectories of the teacher")
+        rows = ids[begin : begin + options.batch_size]
+        noise = torch.randn(len(rows), *teacher.latent_shape, generator=generator).to(device)
+        tokens = teacher.captions(rows.to(device)).tokens
+        parts.append(_walk(teacher, noise, tokens, empty=empty, options=options))
+    trajectories = Trajectories(states=torch.cat(parts), token_ids=ids, times=FIXED_TIMES, fingerprint=fingerprint)
+    tensors = {"states": trajectories.states, "token_ids": ids}
+    write_tensors(path, tensors, metadata={"kind": "trajectories", "fingerprint": fingerprint})
+    progress.update(len(ids), len(ids), "trajectories of the teacher")
+    return trajectories
+
+
+def segment_loss(
+    student: Kit, trajectories: Trajectories, indices: Tensor, *, huber_width: float, device: torch.device
+) -> Tensor:
+    """Pseudo-Huber distance of the student's velocity from the mean velocity of the teacher's segments.
+
+    Args:
+        student: The network trained.
+        trajectories: The teacher's ways.
+        indices: (B,) into the (way, segment) pairs.
+        huber_width: Width of the pseudo-Huber loss.
+        device: Where to compute.
+    """
+    way, segment = indices // trajectories.num_segments, indices % trajectories.num_segments
+    times = torch.tensor((*trajectories.times, 0.0))
+    begin, end = trajectories.states[way, segment], trajectories.states[way, segment + 1]
+    here, there = times[segment], times[segment + 1]
+    wanted = (end - begin) / (there - here).reshape(-1, 1, 1, 1, 1)
+    with torch.no_grad():
+        tokens = student.captions(trajectories.token_ids[way].to(device)).tokens
+    predicted = predict_velocity(student.denoiser, begin.to(device), here.to(device), tokens)
+    return pseudo_huber(predicted, wanted.to(device), width=huber_width)
+
+
+def distil_trajectory(
+    student: Kit,
+    trajectories: Trajectories,
+    *,
+    options: TrajectoryOptions,
+    folder: Path,
+    streams: RandomStreams,
+    metrics: Path | None = None,
+    progress: Progress | None = None,
+) -> StageResult:
+    """Train ``student.denoiser`` in place to follow the guided teacher in four steps without guidance.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        CheckpointError: The folder's files cannot be used.
+    """
+    student.captions.requires_grad_(False).eval()
+
+    def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        value = segment_loss(student, trajectories, batch.indices, huber_width=options.huber_width, device=batch.device)
+        return value, {}
+
+    details = {
+        "huber_width": options.huber_width,
+        "trajectories": trajectories.fingerprint,
+        "network": describe_structure(student.denoiser),
+    }
+    return run_stage(
+        "trajectory",
+        kit=student,
+        folder=folder,
+        metrics=metrics or folder.parent / "metrics.jsonl",
+        options=options.loop,
+        details=details,
+        modules={"denoiser": student.denoiser},
+        phases=[Phase(name="denoiser", trains=("denoiser",), loss=loss)],
+        averaged=("denoiser",),
+        num_items=len(trajectories),
+        streams=streams,
+        progress=progress or SilentProgress(),
+    )
+
+
+def _walk(teacher: Kit, noise: Tensor, tokens: Tensor, *, empty: Tensor, options: CollectionOptions) -> Tensor:
+    """States at the fixed times and at 0: (B, S + 1, T, C, H, W) on the CPU."""
+    state, kept = noise, [noise]
+    ends = (*FIXED_TIMES[1:], 0.0)
+    for here, there in zip(FIXED_TIMES, ends, strict=True):
+        width = (there - here) / options.substeps
+        for index in range(options.substeps):
+            t = torch.full((len(state),), here + index * width)
+            move = guided_velocity(teacher.denoiser, state, t, tokens, empty=empty, guidance=options.guidance)
+            state = state + width * move
+        kept.append(state)
+    return torch.stack(kept, dim=1).cpu()
+
+
+def _read(path: Path, *, fingerprint: str) -> Trajectories:
+    tensors, metadata = read_tensors(path)
+    if metadata.get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"{path}: holds the trajectories of another teacher or of other options",
+            hint="remove the file to collect them again",
+        )
+    return Trajectories(
+        states=tensors["states"], token_ids=tensors["token_ids"], times=FIXED_TIMES, fingerprint=fingerprint
+    )
