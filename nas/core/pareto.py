@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -
         return _area(sorted(inside), corner)
     levels = sorted({point[2] for point in inside})
     volume = 0.0
-    for level, upper in zip(levels, [*levels[1:], corner[2]], strict=True):
+    for level, upper in pairwise([*levels, corner[2]]):
         slab = sorted((x, y) for x, y, z in inside if z <= level)
         volume += _area(slab, corner) * (upper - level)
     return volume
@@ -168,18 +169,21 @@ class ParetoFront:
     def knee(self) -> Evaluation:
         """Return the member that gains most over a straight trade between the extremes.
 
-        Objectives are scaled to 0-1 over the front. The extremes are the members best in one objective each; the
-        hyperplane through them (a line or a point when they coincide) is what trading one for the other in
-        proportion would reach. The knee is the member furthest from it towards the ideal corner; ties go to the
-        lowest latency. This is the maximum-distance form of normal boundary intersection (Das 1999,
-        Structural Optimization 18, 107-115), with the affine hull where the extremes are fewer than the objectives.
+        Objectives are scaled to 0-1 over the front. The extremes are the fastest member, the best, and, when neither
+        has the lowest memory, the member that has. The hyperplane through them (a line when they are two) is what
+        trading one for the other in proportion would reach; the knee is the member furthest from it towards the
+        ideal corner, of equals the fastest. This is the maximum-distance form of normal boundary intersection (Das
+        1999, Structural Optimization 18, 107-115), with the affine hull where extremes coincide.
 
         Raises:
             InputError: The front is empty.
         """
         self._require_members()
         scaled = _scaled(self.points())
-        extremes = [min(scaled, key=_best_in(axis)) for axis in range(len(scaled[0]))]
+        extremes: list[Point] = []
+        for axis in (0, 2, 1):  # latency, quality, memory
+            if not any(point[axis] == 0.0 for point in extremes):
+                extremes.append(min(scaled, key=_best_in(axis)))
         origin, basis = extremes[0], _orthonormal([_minus(point, extremes[0]) for point in extremes[1:]])
         gains = [-sum(_residual(_minus(point, origin), basis)) for point in scaled]
         best = max(range(len(gains)), key=lambda index: (round(gains[index], 12), -index))

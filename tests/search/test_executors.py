@@ -7,7 +7,7 @@ import pytest
 
 from nas.core.errors import TrainingError
 from nas.core.evaluation import WorkerFailure
-from nas.search.executors.ray_cluster import RayExecutor, RayOptions
+from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 
 if TYPE_CHECKING:
@@ -30,17 +30,12 @@ def test_serial_executor_runs_lazily_and_in_order() -> None:
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"retries": -1}, {"items_per_task": 0}])
 def test_ray_options_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"executor.{next(iter(wrong))} must be at least"):
-        RayOptions(**wrong)
-
-
-def test_map_outside_of_with_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="with RayExecutor"):
-        next(RayExecutor().map(square, [1]))
+        RayExecutor(**wrong)
 
 
 @pytest.fixture(scope="module")
 def ray_executor() -> Iterator[RayExecutor]:
-    with RayExecutor(RayOptions(workers=2, retries=2)) as executor:
+    with RayExecutor(workers=2, retries=2) as executor:
         yield executor
 
 
@@ -52,7 +47,7 @@ def test_ray_gives_results_in_item_order(ray_executor: RayExecutor) -> None:
 @pytest.mark.slow
 def test_ray_chunks_keep_order(ray_executor: RayExecutor) -> None:
     assert ray_executor is not None  # Ray runs; another executor joins it
-    with RayExecutor(RayOptions(items_per_task=4)) as chunked:
+    with RayExecutor(items_per_task=4) as chunked:
         assert list(chunked.map(square, list(range(10)))) == [number * number for number in range(10)]
     assert list(ray_executor.map(square, [5])) == [25]  # leaving the second one did not stop the first one's Ray
 

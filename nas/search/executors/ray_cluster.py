@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.core.errors import UnavailableError
@@ -24,106 +23,107 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RayOptions:
-    """Settings of the executor.
-
-    Attributes:
-        workers: Processes of a locally started Ray; as many as there are processors when left out.
-        address: A running cluster (``auto``, ``ray://head:10001``); left out, Ray is started here and stopped after.
-        retries: How often an item is tried again after its worker died.
-        items_per_task: Items in one Ray task. A task costs milliseconds, so cheap items belong together; a dead worker
-            repeats its whole task.
-        cpus_per_task: Processors one task reserves.
-        gpus_per_task: GPUs one task reserves; a part of one is allowed.
-    """
-
-    workers: int | None = None
-    address: str | None = None
-    retries: int = 3
-    items_per_task: int = 1
-    cpus_per_task: float = 1.0
-    gpus_per_task: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"executor.workers must be at least 1, got {self.workers}")
-        if self.retries < 0:
-            raise ValueError(f"executor.retries must be at least 0, got {self.retries}")
-        if self.items_per_task < 1:
-            raise ValueError(f"executor.items_per_task must be at least 1, got {self.items_per_task}")
-
-
 class RayExecutor:
-    """A context manager around Ray: ``with RayExecutor(options) as executor: …``.
+    """Runs items as Ray tasks; ``close`` it, or use it in a ``with``.
 
-    Connects to a Ray that this process runs already, else to ``address``, else starts one with the dashboard off.
-    On leaving only what it started or connected itself is shut down.
+    The first ``map`` uses the Ray that this process runs already, else joins ``address``, else starts one with the
+    dashboard off. ``close`` shuts down only what this executor started or joined.
     """
 
-    Options = RayOptions
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        retries: int = 3,
+        items_per_task: int = 1,
+        cpus_per_task: float = 1.0,
+        gpus_per_task: float = 0.0,
+    ) -> None:
+        """Note the settings; Ray is not started yet.
 
-    def __init__(self, options: RayOptions | None = None) -> None:
-        self._options = options or RayOptions()
+        Args:
+            workers: Processes of a locally started Ray; as many as there are processors when left out.
+            address: A running cluster (``auto``, ``ray://head:10001``) to use and leave running.
+            retries: How often an item is tried again after its worker died.
+            items_per_task: Items in one Ray task. A task costs milliseconds, so cheap items belong together; when a
+                worker dies its whole task is repeated.
+            cpus_per_task: Processors one task reserves.
+            gpus_per_task: GPUs one task reserves; a part of one is allowed.
+
+        Raises:
+            ValueError: A count is too small.
+        """
+        for name, value, least in (
+            ("workers", workers, 1),
+            ("retries", retries, 0),
+            ("items_per_task", items_per_task, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"executor.{name} must be at least {least}, got {value}")
+        self._workers = workers
+        self._address = address
+        self._retries = retries
+        self._items_per_task = items_per_task
+        self._resources = {"num_cpus": cpus_per_task, "num_gpus": gpus_per_task}
         self._started = False
 
     def __enter__(self) -> RayExecutor:
-        """Start or join Ray.
+        """Start or join Ray now.
 
         Raises:
             UnavailableError: There is no cluster at the address, or Ray cannot start.
         """
-        import ray
-
-        if ray.is_initialized():
-            return self
-        arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if self._options.address is None:
-            arguments |= {"num_cpus": self._options.workers or os.cpu_count() or 1, "include_dashboard": False}
-        else:
-            arguments["address"] = self._options.address
-        try:
-            ray.init(**arguments)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            where = (
-                f"no Ray cluster at {self._options.address!r}" if self._options.address else "Ray does not start here"
-            )
-            raise UnavailableError(
-                f"{where}: {error}", hint="check search.executor, or use the serial executor"
-            ) from error
-        self._started = True
+        self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Shut down what this executor started."""
+        """Close the executor."""
+        self.close()
+
+    def close(self) -> None:
+        """Shut down what this executor started or joined."""
         import ray
 
         if self._started:
             ray.shutdown()
             self._started = False
 
+    def _start(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            return
+        arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self._address is None:
+            arguments |= {"num_cpus": self._workers or os.cpu_count() or 1, "include_dashboard": False}
+        else:
+            arguments["address"] = self._address
+        try:
+            ray.init(**arguments)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            where = "Ray does not start here" if self._address is None else f"no Ray cluster at {self._address!r}"
+            raise UnavailableError(
+                f"{where}: {error}", hint="check search.executor, or use the serial executor"
+            ) from error
+        self._started = True
+
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
         """Yield results in item order; items whose worker died on every try yield a ``WorkerFailure``.
 
         Raises:
-            RuntimeError: The executor was not entered.
+            UnavailableError: Ray cannot start.
             Exception: Whatever ``function`` raised on a worker, as its own type.
         """
         import ray
 
-        if not ray.is_initialized():
-            raise RuntimeError("RayExecutor.map needs a running Ray: use `with RayExecutor(…) as executor`")
-        chunks = [
-            items[at : at + self._options.items_per_task] for at in range(0, len(items), self._options.items_per_task)
-        ]
-        task: Any = ray.remote(_run_chunk).options(
-            max_retries=self._options.retries,
-            retry_exceptions=False,
-            num_cpus=self._options.cpus_per_task,
-            num_gpus=self._options.gpus_per_task,
-        )
+        self._start()
+        size = self._items_per_task
+        chunks = [items[at : at + size] for at in range(0, len(items), size)]
+        options = {"max_retries": self._retries, "retry_exceptions": False, **self._resources}
+        task: Any = ray.remote(_run_chunk).options(**options)
         shared = ray.put(function)
         waiting = [task.remote(shared, chunk) for chunk in chunks]
         try:
@@ -144,7 +144,7 @@ class RayExecutor:
             cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
             raise cause from None
         except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
-            tries = self._options.retries + 1
+            tries = self._retries + 1
             message = f"{type(error).__name__}: the worker died in each of {tries} tries"
             logger.warning("%s, %d candidates lost", message, len(chunk))
             yield from (WorkerFailure(message=message) for _ in chunk)
