@@ -8,12 +8,16 @@ from latency_models.devices import get as device
 from latency_models.devices import names as device_names
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
-from latency_models.pricing import CostPredictor
+from latency_models.planning import choose_networks, distinct_blocks
+from latency_models.predictors.block_table import CalibratedPredictor
+from latency_models.predictors.roofline import RooflinePredictor
+from latency_models.pricing import CostPredictor, predict
 from latency_models.profiles import append_record, call_label, generation_label, read_profile
 from latency_models.storage import load_predictor, save_predictor
 
 __all__ = [
     "Availability",
+    "CalibratedPredictor",
     "CalibrationOptions",
     "CalibrationReport",
     "Comparison",
@@ -23,17 +27,21 @@ __all__ = [
     "DeviceSpec",
     "MeasurementJob",
     "MeasurementPlan",
+    "RooflinePredictor",
     "Scores",
     "append_record",
     "calibrate",
     "call_label",
+    "choose_networks",
     "compare",
     "compile_cost_table",
     "device",
     "device_names",
+    "distinct_blocks",
     "generation_label",
     "load_predictor",
     "measure_all",
+    "predict",
     "read_profile",
     "save_predictor",
 ]

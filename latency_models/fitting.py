@@ -97,15 +97,15 @@ def fit_latency(rows: Sequence[NetworkRow]) -> LatencyFit:
 def fit_memory(estimated_mb: Sequence[float], measured_mb: Sequence[float]) -> tuple[float, float]:
     """Return (scale, offset) of measured activation memory on its estimate.
 
-    Theil-Sen line, which single odd networks do not tilt; with no spread in the estimate, or a line that would fall,
+    Siegel's repeated medians, which single odd networks do not tilt; with no spread in the estimate, or a line that would fall,
     the scale is 1 and only the offset is fitted.
     """
-    from scipy.stats import theilslopes
+    from scipy.stats import siegelslopes
 
     estimated, measured = np.asarray(estimated_mb, dtype=float), np.asarray(measured_mb, dtype=float)
     scale = 1.0
     if len(estimated) >= 5 and len(np.unique(estimated)) >= 3:
-        slope = float(theilslopes(measured, estimated)[0])
+        slope = float(siegelslopes(measured, estimated)[0])
         scale = slope if slope > 0 else 1.0
     return scale, float(np.median(measured - scale * estimated))
 

@@ -89,8 +89,9 @@ def drift_ratio(values: Sequence[float]) -> float:
     array = np.asarray(values, dtype=float)
     if len(array) < 6:
         return 0.0
-    slope, _, low, high = theilslopes(array, alpha=0.95)
-    if low <= 0.0 <= high:
+    with np.errstate(invalid="ignore"):  # scipy takes the root of a negative variance when nearly all values tie
+        slope, _, low, high = theilslopes(array, alpha=0.95)
+    if not np.isfinite([low, high]).all() or low <= 0.0 <= high:
         return 0.0
     return float(slope) * (len(array) - 1) / float(np.median(array))
 

@@ -1,0 +1,158 @@
+"""A phone that is arithmetic: hidden true costs, seeded noise, warm-up, drift and throttling, for tests and trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING
+
+from latency_models.features import block_features
+from latency_models.jobs import Availability
+from latency_models.predictors.roofline import roofline_ms
+from nas.core.errors import MeasurementError
+from nas.core.profile import DeviceInfo, ProfileRecord
+from nas.core.rng import RandomStreams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from latency_models.devices import DeviceSpec
+    from latency_models.features import BlockFeatures
+    from latency_models.jobs import MeasurementJob, MeasurementPlan
+    from nas.core.cost import Origin
+    from nas.core.scenario import ComputeUnits, Precision
+    from nas.core.workload import Workload
+
+_SAMPLES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedBehaviour:
+    """How the simulated phone differs from its roofline.
+
+    Attributes:
+        seed: Of noise and of the hidden per-kind factors.
+        noise_ratio: Standard deviation of the logarithm of each sample.
+        kind_spread: Hidden factor of each block kind, drawn from exp(U(-spread, spread)).
+        fusion_ratio: Share of every block's time that a whole network saves.
+        network_overhead_ms: Time of a network call beyond its blocks.
+        warmup_ratio: First sample is slower by this share, the second by half of it, and so on.
+        drift_ratio: Slower by this share after a hundred records, the anchor alike.
+        throttle_after: Records after which it is ``throttle_ratio`` slower; 0 for never.
+        throttle_ratio: Share of slow-down when throttled.
+        memory_overhead_mb: Rise of a network's memory beyond liveness.
+    """
+
+    seed: int = 0
+    noise_ratio: float = 0.02
+    kind_spread: float = 0.3
+    fusion_ratio: float = 0.1
+    network_overhead_ms: float = 0.4
+    warmup_ratio: float = 1.0
+    drift_ratio: float = 0.0
+    throttle_after: int = 0
+    throttle_ratio: float = 0.5
+    memory_overhead_mb: float = 12.0
+
+
+class SimulatedPhone:
+    """Answers measurement jobs from workloads; every record says ``simulated``.
+
+    Args:
+        spec: Device whose roofline is the core of the truth.
+        workloads: Workload per network subject; block subjects are looked up inside them.
+        behaviour: Noise and hidden effects.
+        precision: Number format of the scenario.
+        compute_units: Core ML setting of the scenario.
+    """
+
+    origin: Origin = "simulated"
+
+    def __init__(
+        self,
+        spec: DeviceSpec,
+        workloads: Mapping[str, Workload],
+        behaviour: SimulatedBehaviour | None = None,
+        *,
+        precision: Precision = "float16",
+        compute_units: ComputeUnits = "cpu_and_ne",
+    ) -> None:
+        self.name = f"simulated-{spec.name}"
+        self.spec = spec
+        self.unit = spec.unit_for(compute_units)
+        self.precision = precision
+        self.behaviour = behaviour or SimulatedBehaviour()
+        self._networks = {subject: block_features(workload) for subject, workload in workloads.items()}
+        self._blocks = {block.spec.signature: block for blocks in self._networks.values() for block in blocks}
+        self._records = 0
+
+    def availability(self) -> Availability:
+        """Always available."""
+        return Availability(available=True)
+
+    def describe(self) -> DeviceInfo:
+        """Describe the simulated phone; its name says that it is one."""
+        return DeviceInfo(
+            name=self.name,
+            chip=f"simulated {self.spec.chip}",
+            compute_unit=self.unit.compute_unit,
+            threads=1,
+            memory_mb=self.spec.usable_memory_mb.value,
+            os_build="simulated",
+            software="latency_models.backends.simulated",
+        )
+
+    def true_ms(self, subject: str) -> float:
+        """Return the hidden time of a block signature or network digest, without noise."""
+        network = self._networks.get(subject)
+        if network is None:
+            return self._block_ms(self._block(subject))
+        blocks_ms = sum(self._block_ms(block) for block in network)
+        return self.behaviour.network_overhead_ms + (1.0 - self.behaviour.fusion_ratio) * blocks_ms
+
+    def true_memory_mb(self, subject: str) -> float:
+        """Return the hidden rise of memory of a block signature or network digest."""
+        network = self._networks.get(subject)
+        if network is None:
+            return self._block(subject).inside_bytes / 1e6
+        return self.behaviour.memory_overhead_mb + max(b.held_bytes + b.inside_bytes for b in network) / 1e6
+
+    def measure(self, job: MeasurementJob, plan: MeasurementPlan, *, memory: bool = True) -> ProfileRecord:
+        """Return a record of seeded samples; the job's ``make`` is not called."""
+        behaviour = self.behaviour
+        number, self._records = self._records, self._records + 1
+        speed = 1.0 + behaviour.drift_ratio * number / 100.0
+        throttled = bool(behaviour.throttle_after) and number >= behaviour.throttle_after
+        if throttled:
+            speed += behaviour.throttle_ratio
+        generator = RandomStreams(behaviour.seed).numpy(f"simulated/{job.subject}", number)
+        truth = self.true_ms(job.subject) * speed
+        count = max(plan.warmup + plan.min_repeats, _SAMPLES)
+        slow_start = [behaviour.warmup_ratio * 0.5**index if index < 8 else 0.0 for index in range(count)]
+        noise = [exp(behaviour.noise_ratio * float(value)) for value in generator.standard_normal(count)]
+        return ProfileRecord(
+            subject=job.subject,
+            level=job.level,
+            scenario=plan.scenario,
+            device=self.describe(),
+            samples_ms=tuple(truth * (1.0 + slow) * wobble for slow, wobble in zip(slow_start, noise, strict=True)),
+            anchor_ms=(speed,) * count,
+            warmup=plan.warmup,
+            peak_memory_mb=self.true_memory_mb(job.subject) if memory else None,
+            memory_method="simulated liveness" if memory else None,
+            thermal_states=("serious" if throttled else "nominal",),
+            tool="simulated phone",
+            taken_at=f"record {number}",
+            origin=self.origin,
+            source="latency_models.backends.simulated",
+        )
+
+    def _block(self, subject: str) -> BlockFeatures:
+        if subject not in self._blocks:
+            raise MeasurementError(f"{self.name} knows no block or network {subject!r}")
+        return self._blocks[subject]
+
+    def _block_ms(self, block: BlockFeatures) -> float:
+        draw = RandomStreams(self.behaviour.seed).python(f"kind/{block.spec.kind}").uniform(-1.0, 1.0)
+        factor = exp(self.behaviour.kind_spread * draw)
+        return factor * roofline_ms(block, self.unit, precision=self.precision)
