@@ -82,7 +82,7 @@ class Tape:
         ``out_channels * (in_channels * prod(kernel) + 1)``.
 
         Source:
-            Own count; equals ``torch.utils.flop_counter`` (tests/search_spaces/test_layers.py).
+            Own count; equals ``torch.utils.flop_counter`` (tests/models/test_analytic.py).
         """
         batch, in_channels, *size = self.shapes[source]
         shape = (batch, out_channels, *(-(-length // stride) for length in size))
@@ -101,7 +101,7 @@ class Tape:
         """Matrix product over the last axis: ``2 * rows * in_width * out_width`` FLOPs.
 
         Source:
-            Own count; equals ``torch.utils.flop_counter`` (tests/search_spaces/test_layers.py).
+            Own count; equals ``torch.utils.flop_counter`` (tests/models/test_analytic.py).
         """
         *rows, in_width = self.shapes[source]
         return self.add(
@@ -123,7 +123,7 @@ class Tape:
             ValueError: The width is not divisible by ``heads``.
 
         Source:
-            Own count; equals ``torch.utils.flop_counter`` (tests/search_spaces/test_layers.py).
+            Own count; equals ``torch.utils.flop_counter`` (tests/models/test_analytic.py).
         """
         batch, tokens, width = self.shapes[query]
         if width % heads:

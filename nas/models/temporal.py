@@ -42,10 +42,16 @@ class SharedTextProcessor(AttnProcessor2_0):
         *_args: Any,
         **_kwargs: Any,
     ) -> Tensor:
-        """Attend ``hidden_states`` (B*R, L, C), batch-major, to ``encoder_hidden_states`` (B, N, D)."""
+        """Attend ``hidden_states`` (B*R, L, C), batch-major, to ``encoder_hidden_states`` (B, N, D).
+
+        Raises:
+            ValueError: There is a mask; its rows could not be laid side by side.
+        """
         rows, length, width = hidden_states.shape
         if encoder_hidden_states is None or encoder_hidden_states.shape[0] == rows:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if attention_mask is not None:
+            raise ValueError("attention masks cannot be used where rows share a text")
         side_by_side = hidden_states.reshape(encoder_hidden_states.shape[0], -1, width)
         return super().__call__(attn, side_by_side, encoder_hidden_states).reshape(rows, length, width)
 

@@ -221,7 +221,6 @@ class _Pass:
 
     def decode(self) -> Tensor:
         self.encode()
-        self.kept = {name: tensor for name, tensor in self.kept.items() if name in self.model._last_user}
         for stage in self.model.spec.stages:
             if stage.name.startswith("up"):
                 self.run_stage(stage)
