@@ -18,8 +18,9 @@ def snapgen_v_backbone() -> BackboneSpec:
       stage and the one that takes the level's input), each with its transformer at 640 and 1280 channels.
     - Latents are 4 x 64 x 64 for 512 x 512 px (SD v1.5's VAE); text is CLIP ViT-L's 77 tokens of width 768.
 
-    The number of latent frames is a scenario value and unpublished too. Our default is 16: with the published 4x
-    temporal compression that is 61 to 64 video frames, about 5 s at 12 frames/s, the published clip length.
+    The number of latent frames is a scenario value and unpublished too. Our default is 16: with 4x temporal
+    compression, which the published 1:192 implies at 8 x 8 pixels and 4 channels per latent cell, that is 61 to 64
+    video frames, about the published 5 s at 12 frames/s.
     """
     return BackboneSpec(
         name="sd15_pruned",
