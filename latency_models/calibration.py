@@ -15,7 +15,7 @@ from latency_models.predictors.roofline import roofline_ms
 from latency_models.pricing import IntervalRatios
 from latency_models.profiles import call_label, single_device
 from latency_models.reporting import CalibrationReport, ErrorSummary, NetworkResult, WorstBlock, summarise_errors
-from latency_models.summaries import Summary, reference_anchor_ms, summarise_all
+from latency_models.summaries import Summary, anchor_reference, machine_swing_ratio, summarise_all
 from nas.core.errors import ProfileError
 from nas.core.files import canonical_json, sha256_text
 from nas.core.rng import RandomStreams
@@ -81,13 +81,13 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     _check(profiles, workloads, scenario, options)
-    reference = reference_anchor_ms(profiles)
-    blocks = summarise_all(profiles.of_level("block"), reference_ms=reference)
+    blocks = summarise_all(profiles.of_level("block"), reference=anchor_reference(profiles, "block"))
+    network_anchor = anchor_reference(profiles, "network")
     features = _known_features(workloads)
     base = _base_model(profiles, blocks, features, scenario=scenario, device=device, options=options)
     networks = [
         _network(summary, workloads[subject], base)
-        for subject, summary in summarise_all(profiles.of_level("network"), reference_ms=reference).items()
+        for subject, summary in summarise_all(profiles.of_level("network"), reference=network_anchor).items()
     ]
     folds = _folds(len(networks), options)
     held_out = [
@@ -95,7 +95,7 @@ def calibrate(
     ]
     predicted = [_call(held_out[folds[index]], network.workload) for index, network in enumerate(networks)]
     model = _with_intervals(_fit(base, networks), networks, predicted, options)
-    report = _report(model, networks, predicted, folds, blocks, scenario=scenario)
+    report = _report(model, networks, predicted, folds, blocks, scenario=scenario, swing=machine_swing_ratio(profiles))
     return CalibratedPredictor(model=model), report
 
 
@@ -162,13 +162,15 @@ def _base_model(
         prior_device=device.name,
         scenario=call_label(scenario),
         precision=scenario.precision,
-        anchor_reference_ms=reference_anchor_ms(profiles),
+        network_anchor=anchor_reference(profiles, "network"),
         table=tuple(
             TableEntry(signature=name, latency_ms=summary.centre_ms, inside_mb=summary.peak_memory_mb)
             for name, summary in sorted(blocks.items())
         ),
         corrections=(),
         fallback_scale=scale,
+        table_scale=1.0,
+        block_extra_ms=0.0,
         overhead_ms=0.0,
         ms_per_weight_mb=0.0,
         inside_scale=float(np.median(ratios_mb)) if ratios_mb else 1.0,
@@ -222,6 +224,8 @@ def _fit(base: CalibratedModel, networks: Sequence[_Network]) -> CalibratedModel
     return replace(
         base,
         corrections=latency.corrections,
+        table_scale=latency.table_scale,
+        block_extra_ms=latency.block_extra_ms,
         overhead_ms=latency.overhead_ms,
         ms_per_weight_mb=latency.ms_per_weight_mb,
         memory_scale=scale,
@@ -270,6 +274,7 @@ def _report(
     blocks: Mapping[str, Summary],
     *,
     scenario: Scenario,
+    swing: float | None,
 ) -> CalibrationReport:
     calls = scenario.denoiser_calls
     ratios = model.ratios
@@ -320,6 +325,7 @@ def _report(
             stated=ratios.coverage,
         ),
         memory_error=memory_error,
+        machine_swing_ratio=swing,
         worst_blocks=_worst_blocks(blocks),
         coefficients=_coefficients(model),
     )
@@ -344,12 +350,14 @@ def _coefficients(model: CalibratedModel) -> tuple[tuple[str, float], ...]:
         ("overhead_ms", model.overhead_ms),
         ("ms_per_weight_mb", model.ms_per_weight_mb),
         ("fallback_scale", model.fallback_scale),
+        ("table_scale", model.table_scale),
+        ("block_extra_ms", model.block_extra_ms),
         ("memory_scale", model.memory_scale),
         ("memory_offset_mb", model.memory_offset_mb),
         ("inside_scale", model.inside_scale),
     ]
-    if model.anchor_reference_ms is not None:
-        pairs.append(("anchor_reference_ms", model.anchor_reference_ms))
+    if model.network_anchor is not None:
+        pairs.append(("network_anchor_ms", model.network_anchor.time_ms))
     for correction in model.corrections:
         pairs.append((f"{correction.kind}.scale", correction.scale))
         pairs.append((f"{correction.kind}.extra_ms", correction.extra_ms))

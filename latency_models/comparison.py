@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latency_models.profiles import single_device
-from latency_models.summaries import reference_anchor_ms, summarise_all
+from latency_models.summaries import AnchorReference, anchor_reference, summarise_all
 from nas.core.errors import ProfileError
 from nas.core.schema import to_data, with_schema
 
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
-    """One network, predicted and measured: one generation, memory with weights."""
+    """One network, predicted and measured: one generation, memory with weights.
+
+    ``measured_ms`` is at the machine speed of the calibration, ``raw_ms`` as the clock had it.
+    """
 
     digest: str
     predicted_ms: float
     low_ms: float
     high_ms: float
     measured_ms: float
+    raw_ms: float
     predicted_memory_mb: float
     memory_low_mb: float
     memory_high_mb: float
@@ -42,7 +46,10 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All rows with the median error and the share of measured times inside their intervals."""
+    """All rows with the median error and the share of measured times inside their intervals.
+
+    ``slowdown_ratio`` is how much slower the machine was than during the calibration, by the anchor; None without one.
+    """
 
     device: str
     rows: tuple[ComparisonRow, ...]
@@ -51,6 +58,7 @@ class Comparison:
     memory_median_error_ratio: float | None
     memory_coverage: float | None
     stated_coverage: float
+    slowdown_ratio: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data with its schema line, ``closed_loop/closed_loop.json``."""
@@ -62,7 +70,7 @@ def compare(
     measured: ProfileSet,
     scenario: Scenario,
     *,
-    reference_ms: float | None = None,
+    reference: AnchorReference | None = None,
 ) -> Comparison:
     """Compare predictions with measured whole networks.
 
@@ -70,17 +78,15 @@ def compare(
         estimates: Predicted cost by architecture digest.
         measured: Network records; every digest of ``estimates`` must be among them.
         scenario: Gives the denoiser calls of one generation and the bytes of a weight.
-        reference_ms: Machine speed of the calibration (``predictor.model.anchor_reference_ms``); without it the
+        reference: Machine speed of the calibration (``predictor.model.network_anchor``); without it the
             measurements' own.
 
     Raises:
         ProfileError: Nothing to compare, a digest was not measured, or the measurement is of another device.
     """
     device = single_device(measured)
-    summaries = summarise_all(
-        measured.of_level("network"),
-        reference_ms=reference_ms if reference_ms is not None else reference_anchor_ms(measured),
-    )
+    now = anchor_reference(measured, "network")
+    summaries = summarise_all(measured.of_level("network"), reference=reference or now)
     missing = sorted(set(estimates) - set(summaries))
     if missing or not estimates:
         raise ProfileError(f"nothing to compare: {len(missing)} predicted networks not measured: {missing[:3]}")
@@ -99,16 +105,19 @@ def compare(
                 low_ms=cost.latency_interval_ms.low,
                 high_ms=cost.latency_interval_ms.high,
                 measured_ms=scenario.denoiser_calls * summary.centre_ms,
+                raw_ms=scenario.denoiser_calls * summary.raw_ms,
                 predicted_memory_mb=cost.peak_memory_mb,
                 memory_low_mb=cost.memory_interval_mb.low,
                 memory_high_mb=cost.memory_interval_mb.high,
                 measured_memory_mb=None if rise_mb is None else weights_mb + rise_mb,
             )
         )
-    return _summed_up(tuple(rows), device, next(iter(estimates.values())).latency_interval_ms.coverage)
+    slowdown = now.time_ms / reference.time_ms if now is not None and reference is not None else None
+    stated = next(iter(estimates.values())).latency_interval_ms.coverage
+    return _summed_up(tuple(rows), device, stated=stated, slowdown=slowdown)
 
 
-def _summed_up(rows: tuple[ComparisonRow, ...], device: str, stated: float) -> Comparison:
+def _summed_up(rows: tuple[ComparisonRow, ...], device: str, *, stated: float, slowdown: float | None) -> Comparison:
     with_memory = [
         (
             abs(row.predicted_memory_mb - row.measured_memory_mb) / row.measured_memory_mb,
@@ -125,4 +134,5 @@ def _summed_up(rows: tuple[ComparisonRow, ...], device: str, stated: float) -> C
         memory_median_error_ratio=float(np.median([item[0] for item in with_memory])) if with_memory else None,
         memory_coverage=float(np.mean([item[1] for item in with_memory])) if with_memory else None,
         stated_coverage=stated,
+        slowdown_ratio=slowdown,
     )

@@ -43,9 +43,14 @@ class NetworkRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyFit:
-    """Correction of the table sum: constant, per MB of weights, and per block kind."""
+    """Correction of the table sum: constant, per MB of weights, common to all blocks, and per block kind.
+
+    The corrections per kind include the common one.
+    """
 
     overhead_ms: float
+    table_scale: float
+    block_extra_ms: float
     ms_per_weight_mb: float
     corrections: tuple[KindCorrection, ...]
     penalty: float
@@ -54,7 +59,8 @@ class LatencyFit:
 def fit_latency(rows: Sequence[NetworkRow]) -> LatencyFit:
     """Fit what the table sum misses, by ridge regression on relative errors.
 
-    Features are, per block kind, table time and count, and the weight bytes; only those that vary between the rows.
+    Features are table time and count, of all blocks and per block kind, and the weight bytes; only those that vary
+    between the rows.
     The penalty is chosen by generalised leave-one-out, so that with few or noisy networks the table itself remains,
     shifted by a constant that is never penalised. Time overhead is the part of the fit that no feature carries; it can
     be negative (a block measured alone pays for a call that it does not pay inside a network).
@@ -77,17 +83,20 @@ def fit_latency(rows: Sequence[NetworkRow]) -> LatencyFit:
     slopes = model.coef_[1:] * typical / spread
     overhead = float(model.coef_[0]) * 1e4 * typical - float(slopes @ mean)
     by_name = dict(zip(names, (float(value) for value in slopes), strict=True))
+    table_scale, block_extra_ms = 1.0 + by_name.get(("ms", ""), 0.0), by_name.get(("count", ""), 0.0)
     kinds = sorted({kind for _, kind in by_name if kind})
     corrections = tuple(
         KindCorrection(
             kind=kind,
-            scale=1.0 + by_name.get(("ms", kind), 0.0),
-            extra_ms=by_name.get(("count", kind), 0.0),
+            scale=table_scale + by_name.get(("ms", kind), 0.0),
+            extra_ms=block_extra_ms + by_name.get(("count", kind), 0.0),
         )
         for kind in kinds
     )
     return LatencyFit(
         overhead_ms=overhead,
+        table_scale=table_scale,
+        block_extra_ms=block_extra_ms,
         ms_per_weight_mb=by_name.get(("weights", ""), 0.0),
         corrections=corrections,
         penalty=float(model.alpha_),
@@ -97,7 +106,7 @@ def fit_latency(rows: Sequence[NetworkRow]) -> LatencyFit:
 def fit_memory(estimated_mb: Sequence[float], measured_mb: Sequence[float]) -> tuple[float, float]:
     """Return (scale, offset) of measured activation memory on its estimate.
 
-    Siegel's repeated medians, which single odd networks do not tilt; with no spread in the estimate, or a line that would fall,
+    Siegel's repeated medians, which single odd networks do not tilt; with no spread in the estimate, or a falling line,
     the scale is 1 and only the offset is fitted.
     """
     from scipy.stats import siegelslopes
@@ -112,11 +121,12 @@ def fit_memory(estimated_mb: Sequence[float], measured_mb: Sequence[float]) -> t
 
 def _features(rows: Sequence[NetworkRow]) -> tuple[list[tuple[str, str]], FloatArray]:
     kinds = sorted({kind for row in rows for kind in row.kind_ms})
-    names = [("ms", kind) for kind in kinds] + [("count", kind) for kind in kinds] + [("weights", "")]
+    names = [("ms", ""), ("count", ""), ("weights", "")]
+    names += [("ms", kind) for kind in kinds] + [("count", kind) for kind in kinds]
     columns = [
-        [row.kind_ms.get(kind, 0.0) for kind in kinds]
+        [row.table_ms, float(sum(row.kind_count.values())), row.weights_mb]
+        + [row.kind_ms.get(kind, 0.0) for kind in kinds]
         + [float(row.kind_count.get(kind, 0)) for kind in kinds]
-        + [row.weights_mb]
         for row in rows
     ]
     return names, np.array(columns, dtype=float)

@@ -7,8 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from latency_models.profiles import append_record, read_profile
-from latency_models.summaries import drift_ratio, reference_anchor_ms, steady_samples_ms
+from latency_models.summaries import anchor_reference, drift_ratio, steady_samples_ms
 from nas.core.errors import MeasurementError, ProfileError, UnavailableError
+from nas.core.profile import ProfileSet
 from nas.core.protocols import SilentProgress
 from nas.core.rng import RandomStreams
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from latency_models.jobs import DeviceBackend, MeasurementJob, MeasurementPlan
-    from nas.core.profile import ProfileRecord, ProfileSet
+    from nas.core.profile import DeviceInfo, ProfileRecord
     from nas.core.protocols import Progress
 
 _log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ def measure_all(
     """
     _check(backend, jobs)
     show = progress or SilentProgress()
-    device = backend.describe()
-    done = Counter(record.subject for record in read_profile(path, scenario=plan.scenario, device=device.name).records)
+    earlier = _earlier(path, plan, backend.describe())
+    done = Counter(record.subject for record in earlier.records)
     total = plan.passes * len(jobs)
     finished = sum(min(done[job.subject], plan.passes) for job in jobs)
     streams = RandomStreams(plan.seed)
@@ -62,9 +63,21 @@ def measure_all(
             finished += 1
     show.update(total, total)
     wanted = {job.subject for job in jobs}
+    profiles = _earlier(path, plan, backend.describe())
+    return ProfileSet(records=tuple(record for record in profiles.records if record.subject in wanted))
+
+
+def _earlier(path: Path, plan: MeasurementPlan, device: DeviceInfo) -> ProfileSet:
     profiles = read_profile(path, scenario=plan.scenario, device=device.name)
-    kept = tuple(record for record in profiles.records if record.subject in wanted)
-    return type(profiles)(records=kept)
+    for record in profiles.records:
+        for name in ("chip", "threads", "software"):
+            before, now = getattr(record.device, name), getattr(device, name)
+            if before != now:
+                raise ProfileError(
+                    f"{path}: {record.subject!r} was measured with {name} {before!r}, this machine has {now!r}",
+                    hint="profile again in a new run directory; measurements do not carry over",
+                )
+    return profiles
 
 
 def _check(backend: DeviceBackend, jobs: Sequence[MeasurementJob]) -> None:
@@ -82,7 +95,7 @@ def _measure_steadily(
     for attempt in range(1, plan.attempts + 1):
         try:
             record = backend.measure(job, plan, memory=memory)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise MeasurementError(
                 f"{job.level} {job.subject!r} failed on {backend.name}: {error}",
                 hint="what was measured so far is kept; run again to go on",
@@ -102,7 +115,5 @@ def _measure_steadily(
 
 
 def _drift(record: ProfileRecord) -> float:
-    from nas.core.profile import ProfileSet
-
-    reference = reference_anchor_ms(ProfileSet(records=(record,)))
-    return drift_ratio(list(steady_samples_ms(record, reference_ms=reference)))
+    reference = anchor_reference(ProfileSet(records=(record,)), record.level)
+    return drift_ratio(list(steady_samples_ms(record, reference=reference)))

@@ -70,7 +70,11 @@ class WorstBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
-    """Cross-validated quality of a predictor; ``calibrate/report.json``."""
+    """Cross-validated quality of a predictor; ``calibrate/report.json``.
+
+    ``machine_swing_ratio`` is the machine's slowest over its fastest speed while profiling (90 % over 10 % quantile of
+    the anchor's times), which has been divided out of the times; None where no anchor was run.
+    """
 
     device: str
     scenario: str
@@ -81,6 +85,7 @@ class CalibrationReport:
     networks: tuple[NetworkResult, ...]
     latency_error: ErrorSummary
     memory_error: ErrorSummary | None
+    machine_swing_ratio: float | None
     worst_blocks: tuple[WorstBlock, ...]
     coefficients: tuple[tuple[str, float], ...]
 

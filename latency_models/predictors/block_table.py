@@ -10,6 +10,7 @@ from latency_models.devices import DeviceSpec, UnitSpec, get
 from latency_models.features import BlockFeatures, block_features
 from latency_models.predictors.roofline import roofline_ms
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice, refuse_other_scenario
+from latency_models.summaries import AnchorReference
 from nas.core.cost import ComputeUnit, Origin
 from nas.core.scenario import Precision
 
@@ -35,8 +36,8 @@ class KindCorrection:
     """What whole networks say about the blocks of one kind: table time x ``scale`` + ``extra_ms`` each."""
 
     kind: str
-    scale: float = 1.0
-    extra_ms: float = 0.0
+    scale: float
+    extra_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,9 @@ class CalibratedModel:
     Attributes:
         prior_device: Device file whose roofline prices blocks that were not measured.
         scenario: ``call_label`` it holds for.
-        anchor_reference_ms: Machine speed that its times refer to, or None.
+        network_anchor: Machine speed that its times refer to, or None.
         fallback_scale: Measured over roofline time, fitted on the measured blocks.
+        table_scale: Scale of table times of kinds without a correction of their own; ``block_extra_ms`` likewise.
         overhead_ms: Time of a call that no block accounts for.
         ms_per_weight_mb: Extra time per MB of weights, which a block measured alone keeps in cache.
         inside_scale: Measured over liveness rise inside blocks, for blocks that were not measured.
@@ -59,10 +61,12 @@ class CalibratedModel:
     prior_device: str
     scenario: str
     precision: Precision
-    anchor_reference_ms: float | None
+    network_anchor: AnchorReference | None
     table: tuple[TableEntry, ...]
     corrections: tuple[KindCorrection, ...]
     fallback_scale: float
+    table_scale: float
+    block_extra_ms: float
     overhead_ms: float
     ms_per_weight_mb: float
     inside_scale: float
@@ -120,11 +124,13 @@ class CalibratedPredictor:
             base_ms = model.fallback_scale * roofline_ms(block, self._unit, precision=model.precision)
         else:
             base_ms = entry.latency_ms
-        fix = self._corrections.get(block.spec.kind, KindCorrection(kind=block.spec.kind))
-        extra_ms = fix.extra_ms + model.ms_per_weight_mb * block.weight_bytes / 1e6
+        fix = self._corrections.get(block.spec.kind)
+        scale = model.table_scale if fix is None else fix.scale
+        extra_ms = model.block_extra_ms if fix is None else fix.extra_ms
+        extra_ms += model.ms_per_weight_mb * block.weight_bytes / 1e6
         return BlockPrice(
             block=block.block,
-            latency_ms=max(_LEAST_SHARE * base_ms, fix.scale * base_ms + extra_ms),
+            latency_ms=max(_LEAST_SHARE * base_ms, scale * base_ms + extra_ms),
             activation_mb=max(0.0, model.memory_offset_mb + model.memory_scale * self.raw_activation_mb(block)),
             compute_unit=model.compute_unit,
             in_domain=entry is not None,
