@@ -69,6 +69,11 @@ def temporal_spec(
     return BlockSpec.of(kind, **options)
 
 
+def temporal_depth(setting: Mapping[str, str | int | float]) -> int:
+    """Number of equal layers in a row that one slot's setting stands for; 0 for kind ``none``."""
+    return 0 if setting["kind"] == "none" else int(setting.get("depth", 1))
+
+
 def block_inputs(spec: BlockSpec) -> dict[str, tuple[int, ...]]:
     """Shapes of a block's inputs by port: ``video``, and where used ``skip``, ``time``, ``text`` and ``timestep``."""
     if spec.kind == "time_embedding":

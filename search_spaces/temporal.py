@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
 from search_spaces.categorical import CategoricalSpace
-from search_spaces.layers import ATTENTIONS, TEMPORAL_KINDS, block_inputs, temporal_spec, write_block
+from search_spaces.layers import ATTENTIONS, TEMPORAL_KINDS, block_inputs, temporal_depth, temporal_spec, write_block
 from search_spaces.workload import build_workload, slot_setting
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TemporalSpace:
-    """Temporal layers for a backbone: per slot a kind, and where it applies width ratio, kernel size or heads.
+    """Temporal layers for a backbone: per slot a kind, and where it applies width ratio, kernel size, heads, depth.
 
     Meets ``nas.core.protocols.SearchSpace``.
 
@@ -29,6 +29,7 @@ class TemporalSpace:
         width_ratios: Inner width over channels, for every kind but ``none``.
         kernels: Kernel sizes of ``conv1d``, in frames; ``conv3d`` always has 3.
         heads: Numbers of attention heads.
+        depths: Numbers of equal layers in a row; with a single value there is no such choice.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TemporalSpace:
         width_ratios: tuple[float, ...],
         kernels: tuple[int, ...],
         heads: tuple[int, ...],
+        depths: tuple[int, ...] = (1,),
     ) -> None:
         self.name = name
         self.version = version
@@ -47,7 +49,7 @@ class TemporalSpace:
         self._categorical = CategoricalSpace(
             name,
             version,
-            {slot: _slot_choices(slot, width_ratios, kernels, heads) for slot in backbone.slots},
+            {slot: _slot_choices(slot, width_ratios, kernels, heads, depths) for slot in backbone.slots},
         )
 
     @property
@@ -116,21 +118,28 @@ class TemporalSpace:
 
 
 def _parameters(backbone: BackboneSpec, slot: str, option: Mapping[str, ChoiceValue], channels: int) -> int:
-    spec = temporal_spec(backbone, slot_setting(option, slot), channels=channels, frames=1, height=1, width=1)
+    setting = slot_setting(option, slot)
+    spec = temporal_spec(backbone, setting, channels=channels, frames=1, height=1, width=1)
     if spec is None:
         return 0
     operations, _ = write_block("layer", spec, {port: port for port in block_inputs(spec)}, 1)
-    return sum(operation.parameters for operation in operations)
+    return temporal_depth(setting) * sum(operation.parameters for operation in operations)
 
 
 def _slot_choices(
-    slot: str, width_ratios: tuple[float, ...], kernels: tuple[int, ...], heads: tuple[int, ...]
+    slot: str,
+    width_ratios: tuple[float, ...],
+    kernels: tuple[int, ...],
+    heads: tuple[int, ...],
+    depths: tuple[int, ...],
 ) -> tuple[ChoiceSpec, ...]:
     kind = f"{slot}.kind"
     present = tuple(name for name in TEMPORAL_KINDS if name != "none")
+    depth = ChoiceSpec(name=f"{slot}.depth", values=depths, active_when=((kind, present),))
     return (
         ChoiceSpec(name=kind, values=TEMPORAL_KINDS),
         ChoiceSpec(name=f"{slot}.width_ratio", values=width_ratios, active_when=((kind, present),)),
         ChoiceSpec(name=f"{slot}.kernel", values=kernels, active_when=((kind, ("conv1d",)),)),
         ChoiceSpec(name=f"{slot}.heads", values=heads, active_when=((kind, ATTENTIONS),)),
+        *((depth,) if len(depths) > 1 else ()),
     )

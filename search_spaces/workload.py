@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nas.core.workload import BlockSpec, Operation, TensorSpec, Workload
-from search_spaces.layers import block_inputs, temporal_spec, write_block
+from search_spaces.layers import block_inputs, temporal_depth, temporal_spec, write_block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,14 +134,17 @@ def _wire_block(wiring: _Wiring, name: str, block: ResidualBlock, architecture: 
             text_tokens=backbone.text_tokens,
             text_width=backbone.text_width,
         )
+    setting = slot_setting(architecture, name)
     spec = temporal_spec(
         backbone,
-        slot_setting(architecture, name),
+        setting,
         channels=block.out_channels,
         frames=wiring.frames,
         height=wiring.height,
         width=wiring.width,
     )
     if spec is not None:
-        wiring.add(f"{name}.temporal", spec)
+        depth = temporal_depth(setting)
+        for index in range(depth):
+            wiring.add(f"{name}.temporal.{index}" if depth > 1 else f"{name}.temporal", spec)
     wiring.kept[name] = wiring.video

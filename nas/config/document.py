@@ -28,7 +28,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)$|^[-+]?\.(?:inf|nan)$", re.IGNORECASE),
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)$|^[-+]?\.(?:inf|nan)$", re.IGNORECASE
+    ),
     list("-+0123456789."),
 )
 
@@ -102,7 +104,9 @@ def _build(loader: yaml.SafeLoader, node: yaml.Node, path: Path, document: Docum
             if key in result:
                 name = ".".join(map(str, here))
                 document.problems.append(
-                    Problem(message="key is given twice", path=name, file=document.source, line=place[0], column=place[1])
+                    Problem(
+                        message="key is given twice", path=name, file=document.source, line=place[0], column=place[1]
+                    )
                 )
             document.places[here] = place
             result[key] = _build(loader, value_node, here, document)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,6 +11,12 @@ from nas.config.document import Document, apply_overrides, read_document
 from nas.config.validation import validate
 from nas.core.cost import Budget
 from nas.core.scenario import ComputeUnits, Precision, Scenario
+from nas.core.schema import to_data
+from nas.quality.supernet import SupernetOptions
+from nas.training.adversarial import AdversarialOptions
+from nas.training.distillation import DistillationOptions
+from nas.training.teacher import TeacherOptions
+from nas.training.trajectory import CollectionOptions, TrajectoryOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,25 +74,27 @@ class DeviceSection(Section):
 class BudgetSection(Section):
     """Limits; a candidate must keep them with the upper end of its intervals.
 
-    ``latency_ratio`` states the latency limit as a share of the largest network's predicted latency, for examples that
-    must make sense on any host; it excludes ``latency_ms``.
+    ``latency_share`` states the latency limit as a place between the cheapest (0) and the dearest (1) architecture of
+    the space on the run's device, for examples that must make sense on any host; it excludes ``latency_ms``.
     """
 
     latency_ms: Positive | None = None
-    latency_ratio: Share | None = None
+    latency_share: Share | None = None
     peak_memory_mb: Positive | None = None
     parameters: Count | None = None
     coverage: Share = 0.9
 
     @model_validator(mode="after")
     def _one_latency_limit(self) -> Self:
-        if self.latency_ms is not None and self.latency_ratio is not None:
-            raise ValueError("give latency_ms or latency_ratio, not both")
+        if self.latency_ms is not None and self.latency_share is not None:
+            raise ValueError("give latency_ms or latency_share, not both")
         return self
 
-    def build(self, largest_latency_ms: float) -> Budget:
-        """Return the domain value; ``largest_latency_ms`` resolves ``latency_ratio``."""
-        latency_ms = self.latency_ms if self.latency_ratio is None else self.latency_ratio * largest_latency_ms
+    def build(self, cheapest_ms: float, dearest_ms: float) -> Budget:
+        """Return the domain value; the two latencies, upper ends of intervals, resolve ``latency_share``."""
+        latency_ms = self.latency_ms
+        if self.latency_share is not None:
+            latency_ms = cheapest_ms + self.latency_share * (dearest_ms - cheapest_ms)
         return Budget(
             latency_ms=latency_ms,
             peak_memory_mb=self.peak_memory_mb,
@@ -95,11 +104,17 @@ class BudgetSection(Section):
 
 
 class ProfileSection(Section):
-    """How the device is measured: every distinct block of the space, and ``networks`` random whole networks."""
+    """How the device is measured: every distinct block of the space, and ``networks`` random whole networks.
+
+    ``passes`` is how often the whole list is measured, each time in another order; see
+    ``latency_models.jobs.MeasurementPlan`` for the rest.
+    """
 
     networks: Annotated[int, Field(ge=0)] = 24
-    warmup: Count = 3
-    repeats: Annotated[int, Field(ge=5)] = 20
+    passes: Count = 3
+    warmup: Annotated[int, Field(ge=0)] = 2
+    seconds: Positive = 0.04
+    network_seconds: Positive = 0.3
 
 
 class CalibrateSection(Section):
@@ -150,6 +165,36 @@ class SearchSection(Section):
     evaluations: Count = 256
     batch: Count = 16
     executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
+    select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
+
+
+class SupernetEstimator(Section):
+    """Weight-sharing network trained once in the search stage; toy space only."""
+
+    type: Literal["supernet"] = "supernet"
+    options: SupernetOptions = SupernetOptions()
+    clips: Count = 4096
+    held_out_clips: Annotated[int, Field(ge=18)] = 36
+
+
+class CapacityEstimator(Section):
+    """Training-free proxy from the description alone; it ranks candidates and measures nothing."""
+
+    type: Literal["temporal_capacity"]
+
+
+class TrainSection(Section):
+    """Stages that turn the chosen architecture into a four-step model; each sub-section is a stage's options."""
+
+    needs_gpu: bool = False
+    clips: Count = 8192
+    guidance: Annotated[float, Field(ge=1.0)] = 3.0
+    evaluation_clips: Annotated[int, Field(ge=18)] = 216
+    teacher: TeacherOptions = TeacherOptions()
+    distillation: DistillationOptions = DistillationOptions()
+    collection: CollectionOptions = CollectionOptions()
+    trajectory: TrajectoryOptions = TrajectoryOptions()
+    adversarial: AdversarialOptions = AdversarialOptions()
 
 
 class ExportSection(Section):
@@ -168,3 +213,52 @@ class ReportSection(Section):
     """The page's title."""
 
     title: str | None = None
+
+
+class RunConfig(Section):
+    """A whole run; stages without a section are left out."""
+
+    run: RunSection
+    space: SpaceSection
+    scenario: ScenarioSection
+    device: DeviceSection
+    budget: BudgetSection = BudgetSection()
+    profile: ProfileSection | None = None
+    calibrate: CalibrateSection | None = None
+    search: SearchSection | None = None
+    quality: Annotated[SupernetEstimator | CapacityEstimator, Field(discriminator="type")] = SupernetEstimator()
+    train: TrainSection | None = None
+    export: ExportSection | None = None
+    closed_loop: ClosedLoopSection | None = None
+    report: ReportSection | None = None
+
+
+def load_run(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read and validate a run's YAML.
+
+    Raises:
+        InputError: The file is missing or no text.
+        ConfigError: With every fault, each with its line.
+    """
+    document: Document = read_document(path)
+    apply_overrides(document, overrides)
+    for name, model in (("quality", SupernetEstimator), ("train", TrainSection)):
+        if isinstance(document.data.get(name), dict):
+            document.data[name] = _over_defaults(model, document.data[name])
+    return validate(document, RunConfig)
+
+
+def _over_defaults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """Lay given sub-sections over a stage's own defaults, so that setting its steps keeps its learning rate."""
+    merged = dict(data)
+    for name, info in model.model_fields.items():
+        if is_dataclass(info.default) and isinstance(data.get(name), dict):
+            merged[name] = _merge(to_data(info.default), data[name])
+    return merged
+
+
+def _merge(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    return default | {
+        key: _merge(default[key], value) if isinstance(value, dict) and isinstance(default.get(key), dict) else value
+        for key, value in given.items()
+    }

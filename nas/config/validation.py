@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
@@ -40,7 +41,8 @@ def validate(document: Document, model: type[M]) -> M:
     problems = list(document.problems)
     result: M | None = None
     try:
-        result = model.model_validate(document.data)
+        # Strict JSON mode lets sections be dataclasses and lists be tuples, and converts nothing else.
+        result = model.model_validate_json(json.dumps(document.data, default=str))
     except ValidationError as error:
         problems += [_problem(item, document, model) for item in error.errors()]
     if problems or result is None:
@@ -99,7 +101,12 @@ def _message(item: ErrorDetails, path: Path, model: type[BaseModel], data: Any) 
         return f"must be one of {', '.join(expected)}, got {_show(given)}" + _suggestion(str(given), expected)
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, got {_show(given)}"
-    limits = {"greater_than_equal": "at least", "greater_than": "above", "less_than_equal": "at most", "less_than": "below"}
+    limits = {
+        "greater_than_equal": "at least",
+        "greater_than": "above",
+        "less_than_equal": "at most",
+        "less_than": "below",
+    }
     if kind in limits:
         limit = next(iter(context.values()))
         return f"must be {limits[kind]} {limit}, got {given!r}"

@@ -150,6 +150,23 @@ class TemporalAttention(nn.Module):
         return video + hidden.reshape(batch, frames, channels, height, width)
 
 
+class TemporalStack(nn.ModuleList):
+    """Temporal layers one after the other; called like one of them."""
+
+    def forward(self, video: Tensor, encoder_hidden_states: Tensor | None = None) -> Tensor:
+        """Run ``video`` (B, T, C, H, W) through every layer."""
+        for layer in self:
+            video = layer(video, encoder_hidden_states)
+        return video
+
+
+def build_temporal_stack(spec: BlockSpec, depth: int) -> nn.Module:
+    """Build ``depth`` equal layers in a row, the plain layer for one; see ``build_temporal_layer``."""
+    if depth == 1:
+        return build_temporal_layer(spec)
+    return TemporalStack(build_temporal_layer(spec) for _ in range(depth))
+
+
 def build_temporal_layer(spec: BlockSpec) -> nn.Module:
     """Build the layer of a temporal ``BlockSpec``; called as ``layer(video, encoder_hidden_states)``.
 

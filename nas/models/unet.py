@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from nas.core.architecture import Architecture
 from nas.core.schema import from_data
-from nas.models.temporal import build_temporal_layer, share_text
+from nas.models.temporal import build_temporal_stack, share_text
 from search_spaces.backbone import BackboneSpec
-from search_spaces.layers import temporal_spec
+from search_spaces.layers import temporal_depth, temporal_spec
 from search_spaces.workload import slot_setting
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _temporal_layers(spec: BackboneSpec, choices: Mapping[str, Any]) -> dict[str
         setting = slot_setting(choices, slot)
         block = temporal_spec(spec, setting, channels=channels, frames=1, height=1, width=1)
         if block is not None:
-            layers[temporal_key(slot)] = build_temporal_layer(block)
+            layers[temporal_key(slot)] = build_temporal_stack(block, temporal_depth(setting))
     return layers
 
 

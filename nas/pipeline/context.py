@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
@@ -17,6 +17,9 @@ from nas.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from search_spaces.temporal import TemporalSpace
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,17 @@ def open_run(run: str, *, overrides: tuple[str, ...] = ()) -> Context:
         seed=config.run.seed,
     )
     return _context(config, directory)
+
+
+def present(section: T | None, name: str) -> T:
+    """Return a section of the YAML that a stage needs.
+
+    Raises:
+        ConfigError: The YAML does not have it.
+    """
+    if section is None:
+        raise ConfigError(f"the YAML has no section {name!r}, which this stage needs", hint=f"add `{name}: {{}}`")
+    return section
 
 
 def resolved_text(config: RunConfig) -> str:

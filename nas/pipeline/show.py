@@ -49,7 +49,9 @@ def _front_row(member: Evaluation, *, chosen: bool) -> str:
 
 def _architecture_text(member: Evaluation) -> str:
     choices = [f"  {name}: {value}" for name, value in member.architecture.items()]
-    blocks = [f"  {block.block:<28}{block.latency_ms:>10.2f} ms{block.memory_mb:>10.2f} MB" for block in member.cost.blocks]
+    blocks = [
+        f"  {block.block:<28}{block.latency_ms:>10.2f} ms{block.memory_mb:>10.2f} MB" for block in member.cost.blocks
+    ]
     head = f"{member.architecture.digest} of {member.architecture.space}, {member.cost.parameters:,} parameters"
     origin = f"costs are {member.cost.origin} for {member.cost.device}"
     return "\n".join([head, "choices:", *choices, f"blocks ({origin}):", *blocks])
@@ -97,7 +99,11 @@ def examine_machine() -> list[dict[str, Any]]:
     coreml = find_spec("coremltools") is not None
     cuda = torch.cuda.is_available()
     return [
-        _row("profile and train on the CPU", True, f"{psutil.cpu_count()} cores, {memory_gb:.0f} GB, torch {torch.__version__}"),
+        _row(
+            "profile and train on the CPU",
+            True,
+            f"{psutil.cpu_count()} cores, {memory_gb:.0f} GB, torch {torch.__version__}",
+        ),
         _row("profile and train on CUDA", cuda, torch.cuda.get_device_name(0) if cuda else "torch sees no CUDA device"),
         _row("export to Core ML", coreml, "coremltools is installed" if coreml else "pip install coremltools"),
         _row("build and export the 0.6 B network", memory_gb >= 12, "needs about 12 GB of memory"),

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 import search_spaces
+from nas.core.architecture import Architecture
 from nas.core.errors import ConfigError
 from nas.core.scenario import Scenario
 from nas.core.workload import BlockSpec
@@ -105,7 +106,7 @@ def test_largest_has_more_parameters_than_any_sampled_architecture() -> None:
     rng = Random(0)
     most = space.workload(space.largest(), FULL).parameters
     assert most > max(space.workload(sample(space, rng), FULL).parameters for _ in range(50))
-    assert 0.55e9 < most < 0.65e9  # "0.6 B" published
+    assert space.workload(space.smallest(), FULL).parameters < 0.6e9 < most  # "0.6 B" published lies inside
 
 
 @pytest.mark.parametrize(
@@ -153,3 +154,18 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     spec = BlockSpec.of("self_attention_1d", frames=8, height=4, width=4, **options)
     with pytest.raises(ValueError, match="width 24 is not divisible by 5 heads"):
         write_block("x", spec, {"video": "video"}, 2)
+
+
+_CROSS = {"mid.0.kind": "cross_attention_3d", "mid.0.width_ratio": 0.5, "mid.0.heads": 8}
+
+
+def test_two_layers_in_a_slot_cost_twice_one_layer() -> None:
+    space = search_spaces.get("snapgen_v")
+    base = space.workload(space.smallest(), FULL)
+    one, two = (
+        space.workload(Architecture(space.identifier, dict(space.smallest()) | _CROSS | {"mid.0.depth": depth}), FULL)
+        for depth in (1, 2)
+    )
+    assert two.parameters - base.parameters == 2 * (one.parameters - base.parameters)
+    assert two.flops - base.flops == 2 * (one.flops - base.flops)
+    assert {"mid.0.temporal.0", "mid.0.temporal.1"} <= {name for name, _ in two.blocks}

@@ -1,0 +1,58 @@
+"""The ``closed_loop`` stage: measure the front's own networks on the host and hold them against their prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latency_models import compare, measure_all
+from nas.core.files import write_json
+from nas.pipeline.context import present
+from nas.pipeline.costs import load_predictor
+from nas.pipeline.networks import network_jobs
+from nas.pipeline.profile import host_backend, measurement_plan
+from nas.runs.front import read_front
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.evaluation import Evaluation
+    from nas.core.protocols import Progress
+    from nas.pipeline.context import Context
+    from nas.runs.front import FrontFile
+
+
+def perform(context: Context, folder: Path, progress: Progress) -> str:
+    """Measure; goes on with the records it finds.
+
+    Raises:
+        UnavailableError: The device is not this host.
+        InputError: There is no front.
+    """
+    count = present(context.config.closed_loop, "closed_loop").networks
+    members = spread_members(read_front(context.path("search", "front.json")), count)
+    backend = host_backend(context)
+    jobs = network_jobs(context.space, [member.architecture for member in members], context.scenario, backend.device)
+    measured = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
+    model = getattr(load_predictor(context), "model", None)
+    comparison = compare(
+        {member.architecture.digest: member.cost for member in members},
+        measured,
+        context.scenario,
+        reference_ms=model.anchor_reference_ms if model else None,
+    )
+    write_json(folder / "closed_loop.json", comparison.to_dict())
+    return (
+        f"{len(members)} networks of the front measured on {backend.name}: median latency error "
+        f"{comparison.median_error_ratio:.1%}, {comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
+    )
+
+
+def spread_members(front: FrontFile, count: int) -> tuple[Evaluation, ...]:
+    """Return ``count`` members of the front, the chosen one and otherwise evenly spread by latency."""
+    members = front.members
+    if count >= len(members):
+        return members
+    chosen = next(index for index, member in enumerate(members) if member.architecture.digest == front.selected)
+    others = [index for index in range(len(members)) if index != chosen]
+    kept = {chosen} | {others[round(place * (len(others) - 1) / max(count - 2, 1))] for place in range(count - 1)}
+    return tuple(members[index] for index in sorted(kept))

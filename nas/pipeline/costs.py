@@ -1,0 +1,65 @@
+"""From the run's files to priced candidates: the calibrated predictor, or the device's prior where there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import latency_models
+from latency_models.predictors.roofline import RooflinePredictor
+
+if TYPE_CHECKING:
+    from latency_models import CostPredictor, CostTable, DeviceSpec
+    from nas.pipeline.context import Context
+    from search_spaces.temporal import TemporalSpace
+
+# What a host's blocks fall back to when they were not measured.
+_HOST_PRIORS = {"host-cpu": "host_cpu", "host-cuda": "host_cpu"}
+
+
+def prior_device(context: Context) -> DeviceSpec:
+    """Return the device whose figures are the prior of the run's device.
+
+    Raises:
+        ConfigError: The device is unknown; known names are listed.
+    """
+    name = context.config.device.name
+    return latency_models.device(_HOST_PRIORS.get(name, name))
+
+
+def load_predictor(context: Context) -> CostPredictor:
+    """Return the run's calibrated predictor; the uncalibrated prior when the YAML has no ``calibrate`` section.
+
+    Raises:
+        InputError: The predictor's file is missing or damaged.
+    """
+    if context.config.calibrate is not None:
+        return latency_models.load_predictor(context.path("calibrate", "predictor.json"))
+    return RooflinePredictor(
+        prior_device(context),
+        precision=context.scenario.precision,
+        compute_units=context.scenario.compute_units,
+        coverage=context.config.budget.coverage,
+    )
+
+
+def load_cost_table(context: Context) -> CostTable:
+    """Return the table that prices every candidate of the run's space."""
+    return latency_models.compile_cost_table(context.space, context.scenario, load_predictor(context))
+
+
+def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, float]:
+    """Return the upper ends of the latency intervals of the cheapest and the dearest architecture.
+
+    Exact, because a table's latency adds over slots: each slot's cheapest and dearest option are found on their own.
+    """
+    import numpy as np
+
+    ends = ([], [])
+    for position, count in enumerate(table.num_options):
+        rows = np.zeros((count, len(table.num_options)), dtype=np.int64)
+        rows[:, position] = np.arange(count)
+        upper = table.score(rows).latency_high_ms
+        ends[0].append(int(upper.argmin()))
+        ends[1].append(int(upper.argmax()))
+    cheapest, dearest = (table.estimate(space.from_options(options)) for options in ends)
+    return cheapest.latency_interval_ms.high, dearest.latency_interval_ms.high

@@ -1,0 +1,84 @@
+"""The ``search`` stage: price, screen and judge candidates, then write the front and choose one member."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas.core.pareto import reference_point
+from nas.pipeline.context import present
+from nas.pipeline.costs import latency_range_ms, load_cost_table
+from nas.pipeline.quality import make_estimator
+from nas.runs.front import FrontFile, write_front
+from nas.runs.journal import Journal
+from nas.search import engines
+from nas.search.loop import search
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.config.run import RayExecutor, SerialExecutor
+    from nas.core.protocols import Executor, Progress
+    from nas.pipeline.context import Context
+
+
+def perform(context: Context, folder: Path, progress: Progress) -> str:
+    """Search the space of a run; goes on with the journal it finds.
+
+    Raises:
+        BudgetError: Nothing meets the budget; the message holds the nearest miss.
+        InputError: The predictor or the journal cannot be read.
+    """
+    section = present(context.config.search, "search")
+    table = load_cost_table(context)
+    budget = context.config.budget.build(*latency_range_ms(table, context.space))
+    estimator = make_estimator(context, folder, progress)
+    options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
+    executor = _executor(section.executor)
+    try:
+        result = search(
+            context.space,
+            engines.build(section.engine.type, context.space, options, context.streams),
+            cost_model=table,
+            quality_estimator=estimator,
+            budget=budget,
+            journal=Journal(folder / "evaluations.jsonl"),
+            evaluations=section.evaluations,
+            batch=section.batch,
+            executor=executor,
+            progress=progress,
+        )
+    finally:
+        if hasattr(executor, "close"):
+            executor.close()
+    reference = reference_point(result.evaluations, budget)
+    chosen = result.front.select(section.select)
+    write_front(
+        folder / "front.json",
+        FrontFile(
+            members=result.front.members,
+            selected=chosen.architecture.digest,
+            selection=section.select,
+            hypervolume=result.front.hypervolume(reference),
+            reference=reference,
+            quality_estimator=f"{estimator.name}, {estimator.fidelity}",
+            screened=result.screened,
+            complete=result.complete,
+        ),
+    )
+    interval = chosen.cost.latency_interval_ms
+    return (
+        f"{len(result.front.members)} of {result.complete} judged candidates on the front, {result.screened} screened out; "
+        f"chose {chosen.architecture.digest} ({section.select}): {chosen.cost.latency_ms:.1f} ms "
+        f"({interval.low:.1f} to {interval.high:.1f}, {interval.coverage:.0%}, {chosen.cost.origin}), "
+        f"{chosen.cost.peak_memory_mb:.1f} MB, {chosen.cost.parameters:,} parameters"
+    )
+
+
+def _executor(section: SerialExecutor | RayExecutor) -> Executor:
+    if section.type == "ray":
+        from nas.search.executors.ray_cluster import RayExecutor as Ray
+
+        return Ray(workers=section.workers, address=section.address)
+    from nas.search.executors.serial import SerialExecutor as Serial
+
+    return Serial()
