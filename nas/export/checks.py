@@ -1,0 +1,112 @@
+"""A reloaded package held against the network it was made from, fact by fact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.core.artefacts import StructureCheck
+from nas.core.errors import Problem, VerificationError
+from nas.export.coreml import MINIMUM_OS
+from nas.export.package import Package, TensorPort, digest_tensor
+from nas.export.trace import OUTPUT_NAME, count_calls, input_shapes, used_parameters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from nas.core.scenario import Scenario
+    from nas.models.unet import VideoUNet
+
+# coremltools.specification versions by target; iOS 18 from coremltools 9.0's _SPECIFICATION_VERSION_IOS_18.
+SPECIFICATIONS = {"iOS18": 9}
+# Core ML's own limit on the axes of a tensor.
+MAX_RANK = 5
+# Constants that are not parameters: shapes, frame positions, scales of fused norms.
+WEIGHT_TOLERANCE_RATIO = 0.01
+WEIGHT_TOLERANCE_BYTES = 100_000
+
+
+def check_package(package: Package, denoiser: VideoUNet, scenario: Scenario) -> tuple[StructureCheck, ...]:
+    """Compare a package with its network.
+
+    Inputs and outputs must be equal by name, shape and type. Convolutions, linear layers, attentions and layer norms
+    must be as many as one call of the network makes (counted on the meta device). Every parameter tensor, rounded to
+    float16, must be stored bit for bit; those whose values are all equal (fresh norms, biases at zero) are left out,
+    because a conversion may fold them into their neighbours. The weight file must be two bytes per stored parameter,
+    within 1 % or 100 kB.
+    """
+    shapes = input_shapes(denoiser, scenario)
+    inputs = tuple(TensorPort(name=name, shape=shape, dtype="float16") for name, shape in shapes.items())
+    output = TensorPort(name=OUTPUT_NAME, shape=shapes["sample"], dtype="float16")
+    calls = count_calls(denoiser, scenario)
+    return (
+        _equal("inputs", "; ".join(map(str, inputs)), "; ".join(map(str, package.inputs))),
+        _equal("outputs", str(output), "; ".join(map(str, package.outputs))),
+        _equal(f"specification of {MINIMUM_OS}", SPECIFICATIONS[MINIMUM_OS], package.specification),
+        *(_equal(f"{name} operations", number, package.operations.get(name, 0)) for name, number in calls.items()),
+        StructureCheck(
+            name="axes of the largest tensor",
+            expected=f"at most {MAX_RANK}",
+            found=package.largest_rank,
+            passed=package.largest_rank <= MAX_RANK,
+        ),
+        _equal("sine and cosine of the time", "float32", _sinusoid_dtype(package)),
+        *_weight_checks(package, used_parameters(denoiser, scenario)),
+    )
+
+
+def require_passed(checks: tuple[StructureCheck, ...], path: Path) -> None:
+    """Let a package pass only when every check did.
+
+    Raises:
+        VerificationError: At least one check failed; all that did are named.
+    """
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        faults = [f"{check.name}: expected {check.expected}, found {check.found}" for check in failed]
+        raise VerificationError(
+            f"{path}: {len(failed)} of {len(checks)} checks failed: {'; '.join(faults)}",
+            hint="the package was not kept; this is a fault of the export, please report it",
+            problems=tuple(Problem(message=fault, file=str(path)) for fault in faults),
+        )
+
+
+def _weight_checks(package: Package, parameters: dict[str, Tensor]) -> tuple[StructureCheck, StructureCheck]:
+    varied: dict[str, int] = {}
+    names: dict[str, str] = {}
+    for name, parameter in parameters.items():
+        values = parameter.numpy().astype(np.float16)
+        if values.min() != values.max():
+            digest = digest_tensor(values)
+            varied[digest] = values.nbytes
+            names[digest] = name
+    missing = sorted(names[digest] for digest in varied if digest not in package.constants)
+    found = f"{len(varied) - len(missing)} of {len(varied)}"
+    expected_bytes = sum(varied.values())
+    slack = max(WEIGHT_TOLERANCE_RATIO * expected_bytes, WEIGHT_TOLERANCE_BYTES)
+    return (
+        StructureCheck(
+            name="parameter tensors stored bit for bit in float16",
+            expected=f"{len(varied)} of {len(varied)}",
+            found=f"{found}, missing {', '.join(missing[:3])}" if missing else found,
+            passed=not missing,
+        ),
+        StructureCheck(
+            name="weight bytes, within 1 % or 100 kB",
+            expected=expected_bytes,
+            found=package.weight_bytes,
+            passed=abs(package.weight_bytes - expected_bytes) <= slack,
+        ),
+    )
+
+
+def _sinusoid_dtype(package: Package) -> str:
+    found = package.output_dtypes.get("sin", frozenset()) | package.output_dtypes.get("cos", frozenset())
+    return ", ".join(sorted(found))
+
+
+def _equal(name: str, expected: Any, found: Any) -> StructureCheck:
+    return StructureCheck(name=name, expected=expected, found=found, passed=expected == found)

@@ -1,0 +1,159 @@
+"""From a video network to a checked Core ML package in one folder, all of it or nothing."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.core.artefacts import ExportedModel
+from nas.core.errors import UnavailableError
+from nas.core.files import sha256_path, write_json, write_text_atomically
+from nas.core.protocols import Progress, SilentProgress
+from nas.core.schema import to_data, with_schema
+from nas.export.card import model_card
+from nas.export.checks import check_package, require_passed
+from nas.export.coreml import MINIMUM_OS, convert, save
+from nas.export.metadata import PORTS, ExportMetadata, package_entries
+from nas.export.package import Package, read_package
+from nas.export.shims import load_coremltools
+from nas.export.trace import exportable, input_shapes, trace, used_parameters
+
+if TYPE_CHECKING:
+    from nas.core.scenario import Scenario
+    from nas.models.unet import VideoUNet
+
+PACKAGE_NAME = "denoiser.mlpackage"
+CARD_NAME = "model_card.md"
+RECORD_NAME = "export.json"
+STEPS = ("trace", "convert", "save", "check", "done")
+
+
+def export_denoiser(
+    denoiser: VideoUNet,
+    scenario: Scenario,
+    folder: Path,
+    *,
+    metadata: ExportMetadata | None = None,
+    progress: Progress | None = None,
+) -> ExportedModel:
+    """Write ``denoiser.mlpackage``, ``model_card.md`` and ``export.json`` into ``folder``.
+
+    Everything is made in a temporary folder beside it, reloaded and checked, then renamed: a folder that exists is
+    replaced by a whole one or left as it was.
+
+    Args:
+        denoiser: The network; not changed. Other types than float32 and other devices cost a copy.
+        scenario: Frames and size; the package has fixed shapes and takes one clip.
+        folder: Where to; its parents are made.
+        metadata: Author, licence, training and figures for the package and its card.
+        progress: Where to say which of ``STEPS`` is under way.
+
+    Returns:
+        The record of ``export.json``; ``package`` is relative to ``folder``, ``operations`` leaves constants out, and
+        ``peak_rss_mb`` is the peak of this process so far.
+
+    Raises:
+        ConfigError: The scenario does not fit the network.
+        UnavailableError: coremltools is missing, or the disk is full.
+        VerificationError: A weight does not fit float16, coremltools refuses the network, or a check failed.
+    """
+    start = time.monotonic()
+    metadata = metadata or ExportMetadata()
+    report = progress or SilentProgress()
+    load_coremltools()
+    _require_space(denoiser, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write_package(denoiser, scenario, work / PACKAGE_NAME, metadata=metadata, progress=report)
+        report.update(3, len(STEPS) - 1, STEPS[3])
+        package = read_package(work / PACKAGE_NAME)
+        checks = check_package(package, exportable(denoiser), scenario)
+        require_passed(checks, folder / PACKAGE_NAME)
+        model = ExportedModel(
+            architecture=denoiser.architecture,
+            package=PACKAGE_NAME,
+            sha256=sha256_path(work / PACKAGE_NAME),
+            precision="float16",
+            minimum_os=MINIMUM_OS,
+            package_bytes=_folder_bytes(work / PACKAGE_NAME),
+            parameters=sum(item.numel() for item in used_parameters(denoiser, scenario).values()),
+            operations=tuple(package.operations.items()),
+            checks=checks,
+            seconds=time.monotonic() - start,
+            peak_rss_mb=peak_rss_mb(),
+        )
+        _write_records(work, model, package, scenario=scenario, metadata=metadata)
+        _replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    report.update(len(STEPS) - 1, len(STEPS) - 1, STEPS[-1])
+    return model
+
+
+def peak_rss_mb() -> float:
+    """Return the largest memory (MB) this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB on Linux
+
+
+def _write_package(
+    denoiser: VideoUNet, scenario: Scenario, path: Path, *, metadata: ExportMetadata, progress: Progress
+) -> None:
+    total = len(STEPS) - 1
+    progress.update(0, total, STEPS[0])
+    program = trace(exportable(denoiser), scenario)
+    progress.update(1, total, STEPS[1])
+    model = convert(program, input_shapes(denoiser, scenario), descriptions=PORTS)
+    del program  # frees its own tensors before the weights are written
+    gc.collect()
+    model.author = metadata.author
+    model.license = metadata.license
+    model.short_description = metadata.description
+    model.version = denoiser.architecture.digest
+    for key, value in package_entries(denoiser.architecture, scenario, metadata).items():
+        model.user_defined_metadata[key] = value
+    progress.update(2, total, STEPS[2])
+    save(model, path)
+
+
+def _write_records(
+    work: Path, model: ExportedModel, package: Package, *, scenario: Scenario, metadata: ExportMetadata
+) -> None:
+    write_text_atomically(work / CARD_NAME, model_card(model, package, scenario, metadata))
+    write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
+
+
+def _replace_folder(work: Path, folder: Path) -> None:
+    # mkdtemp makes folders for the owner alone; a package is for whoever may read the run.
+    work.chmod(0o755)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        folder.rename(old / folder.name)
+        work.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        work.rename(folder)
+
+
+def _require_space(denoiser: VideoUNet, folder: Path) -> None:
+    # coremltools writes the package into the temporary folder and copies it; two bytes a parameter and some room.
+    needed = int(2.2 * sum(item.numel() for item in denoiser.parameters()))
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    for place in (existing, Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise UnavailableError(
+                f"{place}: the package needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+                hint="free some space, or set TMPDIR to a larger disk",
+            )
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
