@@ -12,7 +12,9 @@ from nas.cli.output import Console
 
 @click.command()
 @click.argument("template", default="demo")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("run.yaml"), show_default=True, help="File to write.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("run.yaml"), show_default=True, help="File to write."
+)
 @output_options
 def init(template: str, output: Path, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Write a commented starter YAML; TEMPLATE is demo (toy space, this machine) or snapgen_v (full size)."""

@@ -25,7 +25,11 @@ def verify(run: str, as_json: bool, quiet: bool, verbose: bool) -> None:
         checks = verify_run(open_run(run))
         lines = [f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.found}" for check in checks]
         console.result(
-            {"checks": [{"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks]},
+            {
+                "checks": [
+                    {"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks
+                ]
+            },
             "\n".join(lines),
         )
         failed = [check.name for check in checks if not check.passed]

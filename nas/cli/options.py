@@ -16,7 +16,9 @@ _OUTPUT = (
 )
 _RUN = (
     click.argument("run", metavar="RUN"),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key of the YAML; repeatable."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key of the YAML; repeatable."
+    ),
     click.option("--force", is_flag=True, help="Do the stage again although it is done."),
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
 )

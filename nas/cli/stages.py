@@ -13,18 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _perform(run: str, stages: tuple[str, ...] | None, *, console: Console, overrides: tuple[str, ...], force: bool, dry_run: bool) -> None:
+def _perform(
+    run: str,
+    stages: tuple[str, ...] | None,
+    *,
+    console: Console,
+    overrides: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+) -> None:
     """Do ``stages`` of a run (None: every stage its YAML has) and print what they gave."""
     with console.errors():
         from nas.pipeline.context import open_run
         from nas.pipeline.stages import perform, plan, summary
 
-        context = open_run(run, overrides=overrides, create=not dry_run)
+        context = open_run(run, overrides=overrides)
         if dry_run:
             steps = plan(context, stages)
             console.result({"plan": steps}, "\n".join(f"{step['stage']}: {step['text']}" for step in steps))
             return
-        with context.directory.locked(), console.errors(context.directory.path / "log.txt"):
+        with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
             perform(context, stages, force=force, progress=console.progress, say=console.say)
         data = summary(context)
         console.result(data, "\n".join(data["lines"]))
@@ -51,10 +59,18 @@ run = _make(
     "A finished stage is kept; a run that was killed goes on where it stopped.",
     None,
 )
-profile = _make("profile", "Measure every distinct block of the space and some whole networks on the device of RUN.", ("profile",))
-calibrate = _make("calibrate", "Fit the cost predictor of RUN to its profile and cross-validate it by whole networks.", ("calibrate",))
+profile = _make(
+    "profile", "Measure every distinct block of the space and some whole networks on the device of RUN.", ("profile",)
+)
+calibrate = _make(
+    "calibrate", "Fit the cost predictor of RUN to its profile and cross-validate it by whole networks.", ("calibrate",)
+)
 search = _make("search", "Search the space of RUN under its budget; the journal resumes after a kill.", ("search",))
 train = _make("train", "Train the chosen network: teacher, distillation, trajectory, adversarial tuning.", ("train",))
-export = _make("export", "Export the chosen network to Core ML and check the package against the torch model.", ("export",))
-closed_loop = _make("closed-loop", "Measure the front's own networks on the host and compare with their prediction.", ("closed_loop",))
+export = _make(
+    "export", "Export the chosen network to Core ML and check the package against the torch model.", ("export",)
+)
+closed_loop = _make(
+    "closed-loop", "Measure the front's own networks on the host and compare with their prediction.", ("closed_loop",)
+)
 report = _make("report", "Write report/index.html of RUN from the files in its directory.", ("report",))

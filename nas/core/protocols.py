@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
-from nas.core.cost import CostEstimate
-from nas.core.evaluation import Evaluation, Proposal, Quality, WorkerFailure
-from nas.core.scenario import Scenario
-from nas.core.workload import Workload
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
+    from nas.core.cost import CostEstimate
+    from nas.core.evaluation import Evaluation, Proposal, Quality, WorkerFailure
+    from nas.core.scenario import Scenario
+    from nas.core.workload import Workload
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,7 +35,7 @@ def from_data(kind: type[T], data: Any, *, where: str = "data") -> T:
         InputError: A field is missing, unknown or of the wrong type; all faults are named.
     """
     try:
-        return _adapter(kind).validate_python(data)
+        return cast("T", _adapter(cast("Hashable", kind)).validate_python(data))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:8])
         raise InputError(f"{where}: not a {kind.__name__}: {faults}") from error
@@ -63,5 +63,5 @@ def check_schema(data: Any, name: str, version: int, *, where: str) -> dict[str,
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast("Any", kind))

@@ -34,7 +34,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         context.scenario,
         prior_device(context),
         CalibrationOptions(
-            coverage=config.budget.coverage, folds=present(config.calibrate, "calibrate").folds, seed=context.streams.integer("folds")
+            coverage=config.budget.coverage,
+            folds=present(config.calibrate, "calibrate").folds,
+            seed=context.streams.integer("folds"),
         ),
     )
     progress.update(1, 1)
@@ -42,7 +44,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     write_json(folder / "report.json", report.to_dict())
     error = report.latency_error
     return (
-        f"{report.num_networks} networks, each predicted by a fit without it: latency error {error.median_ape:.1%} median, "
+        f"{report.num_networks} networks, each predicted by a fit without it: error {error.median_ape:.1%} median, "
         f"{error.mape:.1%} mean, {error.worst_ape:.1%} worst, Spearman {_number(error.spearman)}, "
         f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}"
     )

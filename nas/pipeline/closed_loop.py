@@ -38,12 +38,13 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         {member.architecture.digest: member.cost for member in members},
         measured,
         context.scenario,
-        reference_ms=model.anchor_reference_ms if model else None,
+        reference=model.network_anchor if model else None,
     )
     write_json(folder / "closed_loop.json", comparison.to_dict())
     return (
-        f"{len(members)} networks of the front measured on {backend.name}: median latency error "
-        f"{comparison.median_error_ratio:.1%}, {comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
+        f"{len(members)} networks of the front measured on {backend.name}: latency error "
+        f"{comparison.median_error_ratio:.1%} median, "
+        f"{comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
     )
 
 

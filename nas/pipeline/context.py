@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -14,10 +14,7 @@ from nas.core.errors import ConfigError
 from nas.core.rng import RandomStreams
 from nas.core.scenario import Scenario
 from nas.runs.directory import RunDirectory
-
-if TYPE_CHECKING:
-    from search_spaces.temporal import TemporalSpace
-
+from search_spaces.temporal import TemporalSpace
 
 T = TypeVar("T")
 

@@ -54,7 +54,7 @@ def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, flo
     """
     import numpy as np
 
-    ends = ([], [])
+    ends: tuple[list[int], list[int]] = ([], [])
     for position, count in enumerate(table.num_options):
         rows = np.zeros((count, len(table.num_options)), dtype=np.int64)
         rows[:, position] = np.arange(count)

@@ -9,6 +9,7 @@ from nas.core.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nas.config.run import SupernetEstimator
     from nas.core.protocols import Progress, QualityEstimator
     from nas.pipeline.context import Context
     from nas.quality.held_out_loss import SupernetQuality
@@ -26,11 +27,12 @@ def make_estimator(context: Context, folder: Path, progress: Progress) -> Qualit
         ConfigError: A supernet is asked for outside the toy space.
         TrainingError: The supernet's training diverged.
     """
-    if context.config.quality.type == "temporal_capacity":
-        from nas.quality.capacity import TemporalCapacity
+    section = context.config.quality
+    if section.type == "supernet":
+        return _supernet(context, section, folder / "supernet", progress)
+    from nas.quality.capacity import TemporalCapacity
 
-        return TemporalCapacity(context.space, context.scenario)
-    return _supernet(context, folder / "supernet", progress)
+    return TemporalCapacity(context.space, context.scenario)
 
 
 def require_toy_space(context: Context, what: str) -> None:
@@ -41,18 +43,17 @@ def require_toy_space(context: Context, what: str) -> None:
     """
     if context.space.name != "tiny":
         raise ConfigError(
-            f"{what} trains on the project's own 32 x 32 px clips, which fit the space 'tiny', not {context.space.name!r}",
+            f"{what} trains on the project's own 32 x 32 px clips, which fit space 'tiny', not {context.space.name!r}",
             hint="training at full size needs latents of real video, which this release does not read yet",
         )
 
 
-def _supernet(context: Context, folder: Path, progress: Progress) -> SupernetQuality:
+def _supernet(context: Context, section: SupernetEstimator, folder: Path, progress: Progress) -> SupernetQuality:
     require_toy_space(context, "quality 'supernet'")
     from nas.quality.held_out_loss import supernet_quality
     from nas.quality.supernet import make_supernet, train_supernet
     from nas.training.data import make_latent_clips
 
-    section = context.config.quality
     seed = context.streams.integer("supernet")
     kit = make_supernet(context.space, seed=seed)
     data = make_latent_clips(section.clips, codec=kit.codec, captions=kit.captions, seed=context.config.run.seed)

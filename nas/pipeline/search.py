@@ -50,7 +50,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     finally:
         if hasattr(executor, "close"):
             executor.close()
-    reference = reference_point(result.evaluations, budget)
+    latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
+    reference = (latency_ms, memory_mb, quality)
     chosen = result.front.select(section.select)
     write_front(
         folder / "front.json",
@@ -67,7 +68,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     )
     interval = chosen.cost.latency_interval_ms
     return (
-        f"{len(result.front.members)} of {result.complete} judged candidates on the front, {result.screened} screened out; "
+        f"{len(result.front.members)} of {result.complete} judged candidates on the front, {result.screened} screened; "
         f"chose {chosen.architecture.digest} ({section.select}): {chosen.cost.latency_ms:.1f} ms "
         f"({interval.low:.1f} to {interval.high:.1f}, {interval.coverage:.0%}, {chosen.cost.origin}), "
         f"{chosen.cost.peak_memory_mb:.1f} MB, {chosen.cost.parameters:,} parameters"

@@ -64,9 +64,14 @@ def listing(kind: str) -> list[dict[str, Any]]:
 
         return [_space_row(search_spaces.get(name)) for name in search_spaces.names()]
     if kind == "devices":
-        from latency_models.devices import catalogue
+        import latency_models
 
-        return [{"name": name, "text": catalogue.load_device(name).chip} for name in catalogue.device_names()]
+        hosts = [
+            {"name": "host-cpu", "text": "this machine's processor, measured"},
+            {"name": "host-cuda", "text": "this machine's CUDA GPU, measured"},
+        ]
+        phones = [name for name in latency_models.device_names() if not name.startswith("host")]
+        return hosts + [{"name": name, "text": latency_models.device(name).label} for name in phones]
     if kind == "engines":
         from nas.search import engines
 

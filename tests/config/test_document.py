@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nas.config.document import apply_overrides, parse_document, read_document
 from nas.core.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_places_are_those_of_the_keys() -> None:
@@ -16,7 +19,9 @@ def test_places_are_those_of_the_keys() -> None:
     assert document.place(("run", "seed", "below")) == (3, 3)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("1.5", 1.5), ("-2E3", -2000.0), ("12", 12), ("1e", "1e"), (".5", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("1.5", 1.5), ("-2E3", -2000.0), ("12", 12), ("1e", "1e"), (".5", 0.5)]
+)
 def test_numbers_are_yaml_1_2(text: str, value: float | str) -> None:
     assert parse_document(f"a: {text}", source="x").data == {"a": value}
     assert type(parse_document(f"a: {text}", source="x").data["a"]) is type(value)

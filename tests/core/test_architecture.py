@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from nas.core.architecture import Architecture, ChoiceSpec
 from nas.core.schema import from_data, to_data
 
-CHOICES = st.dictionaries(st.text(min_size=1), st.one_of(st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False)))
+CHOICES = st.dictionaries(
+    st.text(min_size=1), st.one_of(st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False))
+)
 
 
 @given(choices=CHOICES)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nas.core.errors import InputError, UnavailableError
 from nas.core.files import JsonLines, canonical_json, read_json, sha256_path, write_json, write_text_atomically
 from nas.core.schema import check_schema, with_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_canonical_json_ignores_key_order() -> None:
