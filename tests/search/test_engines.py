@@ -53,7 +53,7 @@ def restarted(problem: AdditiveProblem, build: Any, batches: int, size: int) -> 
         {"sampler": "nsga2", "population": 8},
         {"sampler": "nsga3", "population": 8},
         {"sampler": "tpe", "settings": {"n_startup_trials": 5}},
-        {"sampler": "tpe", "settings": {"multivariate": True, "constant_liar": True, "n_startup_trials": 5}},
+        {"sampler": "tpe", "settings": {"multivariate": False, "n_startup_trials": 5}},
         {"sampler": "qmc"},
         {"sampler": "qmc", "settings": {"scramble": True}},
         {"sampler": "gp", "settings": {"n_startup_trials": 5}},

@@ -49,6 +49,10 @@ SAMPLERS = {
     "tpe": "TPESampler",
 }
 
+# With several objectives Optuna's TPE samples each parameter alone and sorts all trials again for each: a draw costs
+# as many sorts as there are slots. Multivariate sampling sorts once and sees how slots go together.
+_DEFAULTS: dict[str, dict[str, Any]] = {"tpe": {"multivariate": True}}
+
 # A converged population repeats itself. After this many repeats in a row a draw is made uniformly at random instead.
 REPEATS_BEFORE_RANDOM = 10
 REPEATS_BEFORE_END = 1000
@@ -217,7 +221,7 @@ def _sampler(options: OptunaOptions) -> tuple[Any, dict[str, Any]]:
             hint=f"did you mean {close[0]!r}?" if close else None,
         )
     kind = getattr(optuna.samplers, SAMPLERS[options.sampler])
-    arguments = dict(options.settings)
+    arguments = {**_DEFAULTS.get(options.sampler, {}), **options.settings}
     if options.population is not None:
         arguments["population_size"] = options.population
     allowed = sorted(_parameters(kind) - {"seed", "constraints_func"})
