@@ -5,11 +5,12 @@ The file is read by its keys, not through ``latency_models``: a report needs the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.schema import from_data
 from nas.report.figures import AgreementFigure, Compared, agreement
+from nas.report.formatting import significant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ class _Report:
     networks: tuple[_Network, ...]
     latency_error: _Errors
     memory_error: _Errors | None = None
+    machine_swing_ratio: float | None = None
 
 
 def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
@@ -78,7 +80,7 @@ def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
         ("Cross-validation: latency", "ms", latencies, report.latency_error),
         ("Cross-validation: peak memory", "MB", memories, report.memory_error),
     )
-    return tuple(
+    found = [
         agreement(
             title,
             unit,
@@ -90,4 +92,12 @@ def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
         )
         for title, unit, points, errors in sets
         if points
+    ]
+    swing = report.machine_swing_ratio
+    if swing is None:
+        return tuple(found)
+    note = (
+        f"While profiling, the machine at its slowest took {significant(swing)} times as long as at its fastest, by a "
+        "network timed again and again; that is divided out of the measured times of the cross-validation."
     )
+    return tuple(replace(figure, note=note) if figure.unit == "ms" else figure for figure in found)

@@ -420,7 +420,8 @@ def _measured_detail(loop: ClosedLoopRow, device: str) -> str:
     error = loop.predicted_ms / loop.measured_ms - 1
     inside = "inside" if loop.low_ms <= loop.measured_ms <= loop.high_ms else "outside"
     direction = "above" if error >= 0 else "below"
-    return f"on {device}; the prediction is {ratio(abs(error))} {direction}, the truth {inside} the interval"
+    unscaled = f" (unscaled {latency(loop.raw_ms)})" if loop.raw_ms and loop.raw_ms != loop.measured_ms else ""
+    return f"on {device}{unscaled}; the prediction is {ratio(abs(error))} {direction}, the truth {inside} the interval"
 
 
 def _plain(value: float | str | None) -> Cell:

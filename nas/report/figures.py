@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nas.report.formatting import count
+from nas.report.formatting import count, ratio, significant
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
@@ -115,6 +115,7 @@ class AgreementFigure:
     worst_error_ratio: float
     seen_coverage: float
     stated_coverage: float | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,10 +233,25 @@ def closed_loop_figures(loop: ClosedLoop) -> tuple[AgreementFigure, ...]:
         if row.measured_memory_mb and row.predicted_memory_mb is not None
     ]
     sets = (("Closed loop: latency", "ms", latencies), ("Closed loop: peak memory", "MB", memories))
-    return tuple(
+    found = [
         agreement(title, unit, points, device=loop.device, source=source, stated_coverage=loop.stated_coverage)
         for title, unit, points in sets
         if points
+    ]
+    note = _scaling_note(loop)
+    return tuple(replace(figure, note=note) if note and figure.unit == "ms" else figure for figure in found)
+
+
+def _scaling_note(loop: ClosedLoop) -> str:
+    """Say that measured times were scaled, and what the error is without; empty where they were not."""
+    raw = [(row.predicted_ms, row.raw_ms) for row in loop.rows if row.raw_ms]
+    if loop.slowdown_ratio is None or not raw:
+        return ""
+    error = median(abs(predicted - measured) / measured for predicted, measured in raw)
+    return (
+        "Measured times of the closed loop are scaled to the machine's speed during calibration by a network that was "
+        f"timed both times: the machine was {significant(loop.slowdown_ratio)} times as slow. "
+        f"Against the unscaled times the median error is {ratio(error)}."
     )
 
 

@@ -79,13 +79,17 @@ class ExportedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedLoopRow:
-    """One front member measured after the search, beside what was predicted for it before."""
+    """One front member measured after the search, beside what was predicted for it before.
+
+    ``measured_ms`` may be scaled to the machine's speed during calibration; ``raw_ms`` is what the clock said.
+    """
 
     digest: str
     predicted_ms: float
     low_ms: float
     high_ms: float
     measured_ms: float
+    raw_ms: float | None = None
     predicted_memory_mb: float | None = None
     memory_low_mb: float | None = None
     memory_high_mb: float | None = None
@@ -94,13 +98,17 @@ class ClosedLoopRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedLoop:
-    """``closed_loop/closed_loop.json``."""
+    """``closed_loop/closed_loop.json``.
+
+    ``slowdown_ratio`` is how much slower the machine was than during calibration, by a network timed both times.
+    """
 
     device: str
     rows: tuple[ClosedLoopRow, ...]
     median_error_ratio: float | None = None
     coverage: float | None = None
     stated_coverage: float | None = None
+    slowdown_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

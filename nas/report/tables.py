@@ -42,6 +42,7 @@ def write_tables(
             ("set", "network", "unit", "measured", "predicted", "low", "high", "covered"),
             _compared(agreements),
         ),
+        "closed_loop_times": (("network", "measured_ms", "raw_ms"), _closed_loop(files)),
         "training": (("digest", "stage", "step", "name", "value"), _metrics(files.trained)),
         "attributes": _attributes(attributes),
         "export_checks": (("digest", "check", "expected", "found", "passed"), _checks(files.exported)),
@@ -97,6 +98,11 @@ def _compared(agreements: Sequence[AgreementFigure]) -> Iterable[Row]:
                 figure.title, point.label, figure.unit, point.measured, point.predicted, point.low, point.high,
                 point.covered,
             )  # fmt: skip
+
+
+def _closed_loop(files: RunFiles) -> Iterable[Row]:
+    for row in files.closed_loop.rows if files.closed_loop else ():
+        yield row.digest, row.measured_ms, row.raw_ms
 
 
 def _metrics(runs: Sequence[TrainedRun]) -> Iterable[Row]:

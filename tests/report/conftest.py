@@ -246,6 +246,7 @@ def write_closed_loop(run_dir: Path) -> None:
                 "low_ms": cost["latency_interval_ms"]["low"],
                 "high_ms": cost["latency_interval_ms"]["high"],
                 "measured_ms": cost["latency_ms"] * error,
+                "raw_ms": cost["latency_ms"] * error * 1.25,
                 "predicted_memory_mb": cost["peak_memory_mb"],
                 "memory_low_mb": cost["memory_interval_mb"]["low"],
                 "memory_high_mb": cost["memory_interval_mb"]["high"],
@@ -258,6 +259,7 @@ def write_closed_loop(run_dir: Path) -> None:
         "median_error_ratio": 0.03,
         "coverage": 0.8,
         "stated_coverage": 0.9,
+        "slowdown_ratio": 1.25,
     }
     write_json(run_dir / "closed_loop/closed_loop.json", with_schema("closed_loop", 1, body))
 

@@ -7,7 +7,7 @@ import pytest
 from nas.core.architecture import Architecture
 from nas.report import figures
 from nas.report.calibration import calibration_figures
-from nas.report.run_files import TrainedRun, read_run
+from nas.report.run_files import ClosedLoop, ClosedLoopRow, TrainedRun, read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,9 +151,52 @@ def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
         networks=(row,),
         latency_error=summarise_errors([(100.0, 90.0, 80.0, 99.0)], coverage=None, stated=0.9),
         memory_error=None,
+        machine_swing_ratio=1.3,
         worst_blocks=(),
         coefficients=(),
     )
     (figure,) = calibration_figures(report.to_dict())
     assert figure.median_error_ratio == pytest.approx(0.1)
     assert figure.seen_coverage == 0.0
+    assert "took 1.30 times as long" in figure.note
+
+
+def test_scaled_measurements_are_said_with_the_unscaled_error() -> None:
+    row = ClosedLoopRow(digest="a", predicted_ms=100.0, low_ms=90.0, high_ms=110.0, measured_ms=100.0, raw_ms=125.0)
+    loop = ClosedLoop(device="host-cpu", rows=(row,), stated_coverage=0.9, slowdown_ratio=1.25)
+    (figure,) = figures.closed_loop_figures(loop)
+    assert figure.median_error_ratio == 0.0
+    assert "1.25 times as slow" in figure.note
+    assert "the median error is 20 %" in figure.note
+
+
+def test_a_closed_loop_of_the_latency_package_is_read() -> None:
+    from latency_models.comparison import Comparison, ComparisonRow
+    from nas.core.schema import check_schema, from_data
+
+    row = ComparisonRow(
+        digest="a",
+        predicted_ms=100.0,
+        low_ms=90.0,
+        high_ms=110.0,
+        measured_ms=105.0,
+        raw_ms=110.0,
+        predicted_memory_mb=10.0,
+        memory_low_mb=9.0,
+        memory_high_mb=11.0,
+        measured_memory_mb=None,
+    )
+    comparison = Comparison(
+        device="host-cpu",
+        rows=(row,),
+        median_error_ratio=0.05,
+        coverage=1.0,
+        memory_median_error_ratio=None,
+        memory_coverage=None,
+        stated_coverage=0.9,
+        slowdown_ratio=None,
+    )
+    loop = from_data(ClosedLoop, check_schema(comparison.to_dict(), "closed_loop", 1, where="test"))
+    (figure,) = figures.closed_loop_figures(loop)
+    assert figure.median_error_ratio == pytest.approx(5 / 105)
+    assert figure.note == ""
