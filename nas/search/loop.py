@@ -233,6 +233,8 @@ class _Search:
             self.engine.tell(told)
             self._remember(told)
         self.idle = _note(batches[last][0], "idle")
+        paid = self.paid + sum(map(_is_paid, batches[last]))
+        self.progress.update(paid, self.evaluations, "going on from the journal")
         logger.info("going on after %d evaluations in %d batches", sum(map(len, batches.values())), last + 1)
         return last, batches[last]
 

@@ -352,6 +352,20 @@ def test_progress_counts_paid_evaluations_to_the_end() -> None:
     assert all(total == 12 and "quality" in message for _, total, message in seen)
 
 
+def test_progress_of_a_resumed_search_begins_where_it_was() -> None:
+    problem = AdditiveProblem()
+    journal = MemoryJournal()
+    run(problem, build(problem), journal=journal, evaluations=12)
+    seen = []
+
+    class Listening:
+        def update(self, done: int, total: int, message: str = "") -> None:  # noqa: ARG002  # the protocol's
+            seen.append(done)
+
+    run(problem, build(problem), journal=journal, evaluations=15, progress=Listening())
+    assert seen == [12, 13, 14, 15]
+
+
 def test_front_of_the_result_is_that_of_its_evaluations() -> None:
     problem = AdditiveProblem()
     result = run(problem, build(problem))
