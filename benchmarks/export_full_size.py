@@ -25,18 +25,18 @@ from nas.core.scenario import Scenario
 if TYPE_CHECKING:
     from nas.core.artefacts import ExportedModel
 
-# slot: kind, width ratio, kernel or heads; joint attention only where a clip has few pixels.
-LAYERS: dict[str, tuple[str, float, int | None]] = {
-    "down0.0": ("conv1d", 0.5, 3),
-    "down1.0": ("conv3d", 1.0, None),
-    "down2.0": ("conv3d", 1.0, None),
-    "mid.0": ("conv3d", 1.0, None),
-    "up0.0": ("conv3d", 1.0, None),
-    "up0.1": ("cross_attention_3d", 1.0, 8),
-    "up1.0": ("self_attention_3d", 1.0, 8),
-    "up1.1": ("cross_attention_1d", 1.0, 8),
-    "up2.0": ("conv1d", 1.0, 5),
-    "up2.1": ("self_attention_1d", 1.0, 4),
+# slot: kind, width ratio, kernel or heads, layers; joint attention only where a clip has few pixels.
+LAYERS: dict[str, tuple[str, float, int | None, int]] = {
+    "down0.0": ("conv1d", 0.5, 3, 1),
+    "down1.0": ("conv3d", 1.0, None, 1),
+    "down2.0": ("conv3d", 1.0, None, 1),
+    "mid.0": ("conv3d", 1.0, None, 1),
+    "up0.0": ("conv3d", 1.0, None, 2),
+    "up0.1": ("cross_attention_3d", 1.0, 8, 1),
+    "up1.0": ("self_attention_3d", 1.0, 8, 1),
+    "up1.1": ("cross_attention_1d", 1.0, 8, 2),
+    "up2.0": ("conv1d", 1.0, 5, 1),
+    "up2.1": ("self_attention_1d", 1.0, 4, 1),
 }
 SCENARIO = Scenario(frames=16, height=512, width=512, denoising_steps=4)
 
@@ -60,8 +60,8 @@ def mixed_architecture() -> Architecture:
     """Return an architecture of ``snapgen_v`` with all six temporal kinds."""
     space = search_spaces.get("snapgen_v")
     choices: dict[str, Any] = {}
-    for slot, (kind, width_ratio, detail) in LAYERS.items():
-        choices |= {f"{slot}.kind": kind, f"{slot}.width_ratio": width_ratio}
+    for slot, (kind, width_ratio, detail, depth) in LAYERS.items():
+        choices |= {f"{slot}.kind": kind, f"{slot}.width_ratio": width_ratio, f"{slot}.depth": depth}
         if detail is not None:
             choices[f"{slot}.kernel" if kind == "conv1d" else f"{slot}.heads"] = detail
     architecture = Architecture(space.identifier, choices)

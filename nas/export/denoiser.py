@@ -68,13 +68,14 @@ def export_denoiser(
     report = progress or SilentProgress()
     load_coremltools()
     _require_space(denoiser, folder)
+    denoiser = exportable(denoiser)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write_package(denoiser, scenario, work / PACKAGE_NAME, metadata=metadata, progress=report)
         report.update(3, len(STEPS) - 1, STEPS[3])
         package = read_package(work / PACKAGE_NAME)
-        checks = check_package(package, exportable(denoiser), scenario)
+        checks = check_package(package, denoiser, scenario)
         require_passed(checks, folder / PACKAGE_NAME)
         model = ExportedModel(
             architecture=denoiser.architecture,
@@ -108,7 +109,7 @@ def _write_package(
 ) -> None:
     total = len(STEPS) - 1
     progress.update(0, total, STEPS[0])
-    program = trace(exportable(denoiser), scenario)
+    program = trace(denoiser, scenario)
     progress.update(1, total, STEPS[1])
     model = convert(program, input_shapes(denoiser, scenario), descriptions=PORTS)
     del program  # frees its own tensors before the weights are written
