@@ -61,7 +61,7 @@ class CostTable:
         *,
         base: WorkloadPrice,
         slots: tuple[tuple[SlotOption, ...], ...],
-        order: dict[str, int],
+        order: dict[str, tuple[int, int, int]],
     ) -> None:
         self.space = space
         self.scenario = scenario
@@ -152,30 +152,41 @@ def compile_cost_table(space: SearchSpace, scenario: Scenario, predictor: CostPr
         ArchitectureError: The space's cost does not add up over its slots (checked on a few architectures).
     """
     predictor.check_scenario(scenario)
-    names = space.slots()
-    counts = [len(space.options(slot)) for slot in names]
-    bare = [0] * len(names)
+    counts = [len(space.options(slot)) for slot in space.slots()]
+    bare = [0] * len(counts)
     base = predictor.price(space.workload(space.from_options(bare), scenario))
-    known = {block.block for block in base.blocks}
+    order = {block.block: (index, 0, 0) for index, block in enumerate(base.blocks)}
     slots = []
     for slot, count in enumerate(counts):
         options = [SlotOption(blocks=(), weights_mb=0.0, parameters=0)]
         for option in range(1, count):
             chosen = [*bare[:slot], option, *bare[slot + 1 :]]
             price = predictor.price(space.workload(space.from_options(chosen), scenario))
+            added = _added_blocks(price, base)
+            order.update({block.block: (after, 1 + slot, index) for index, (after, block) in enumerate(added)})
             options.append(
                 SlotOption(
-                    blocks=tuple(block for block in price.blocks if block.block not in known),
+                    blocks=tuple(block for _, block in added),
                     weights_mb=price.weights_mb - base.weights_mb,
                     parameters=price.parameters - base.parameters,
                 )
             )
         slots.append(tuple(options))
-    fullest = predictor.price(space.workload(space.from_options([count - 1 for count in counts]), scenario))
-    order = {block.block: index for index, block in enumerate(fullest.blocks)}
     table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order)
     _check_additive(table, counts)
     return table
+
+
+def _added_blocks(price: WorkloadPrice, base: WorkloadPrice) -> list[tuple[int, BlockPrice]]:
+    """Return the blocks that ``base`` lacks, each with the index of the base block it follows (-1 for none)."""
+    index = {block.block: number for number, block in enumerate(base.blocks)}
+    after, added = -1, []
+    for block in price.blocks:
+        if block.block in index:
+            after = index[block.block]
+        else:
+            added.append((after, block))
+    return added
 
 
 def _check_additive(table: CostTable, counts: list[int]) -> None:
@@ -208,4 +219,4 @@ def _slot_arrays(options: tuple[SlotOption, ...]) -> FloatArray:
 
 
 def _sum_ms(blocks: tuple[BlockPrice, ...], *, in_domain: bool) -> float:
-    return sum(block.latency_ms for block in blocks if block.in_domain is in_domain)
+    return sum((block.latency_ms for block in blocks if block.in_domain is in_domain), start=0.0)

@@ -38,7 +38,7 @@ class SimulatedBehaviour:
         network_overhead_ms: Time of a network call beyond its blocks.
         warmup_ratio: First sample is slower by this share, the second by half of it, and so on.
         drift_ratio: Slower by this share after a hundred records, the anchor alike.
-        throttle_after: Records after which it is ``throttle_ratio`` slower; 0 for never.
+        throttle_after: Records after which it is ``throttle_ratio`` slower; None for never.
         throttle_ratio: Share of slow-down when throttled.
         memory_overhead_mb: Rise of a network's memory beyond liveness.
     """
@@ -50,7 +50,7 @@ class SimulatedBehaviour:
     network_overhead_ms: float = 0.4
     warmup_ratio: float = 1.0
     drift_ratio: float = 0.0
-    throttle_after: int = 0
+    throttle_after: int | None = None
     throttle_ratio: float = 0.5
     memory_overhead_mb: float = 12.0
 
@@ -122,7 +122,7 @@ class SimulatedPhone:
         behaviour = self.behaviour
         number, self._records = self._records, self._records + 1
         speed = 1.0 + behaviour.drift_ratio * number / 100.0
-        throttled = bool(behaviour.throttle_after) and number >= behaviour.throttle_after
+        throttled = behaviour.throttle_after is not None and number >= behaviour.throttle_after
         if throttled:
             speed += behaviour.throttle_ratio
         generator = RandomStreams(behaviour.seed).numpy(f"simulated/{job.subject}", number)

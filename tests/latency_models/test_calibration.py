@@ -1,0 +1,297 @@
+"""Calibration on a simulated phone whose truth is known, and its refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from latency_models import devices
+from latency_models.backends.simulated import SimulatedBehaviour, SimulatedPhone
+from latency_models.calibration import CalibrationOptions, calibrate
+from latency_models.comparison import compare
+from latency_models.cost_table import compile_cost_table
+from latency_models.jobs import MeasurementJob, MeasurementPlan
+from latency_models.measuring import measure_all
+from latency_models.planning import choose_networks, distinct_blocks
+from latency_models.pricing import predict
+from latency_models.profiles import call_label
+from latency_models.reporting import CalibrationReport, summarise_errors
+from latency_models.storage import load_predictor, save_predictor
+from nas.core.errors import ConfigError, InputError, ProfileError
+from nas.core.profile import ProfileSet
+from nas.core.rng import RandomStreams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.architecture import Architecture
+    from nas.core.scenario import Scenario
+    from tests.latency_models.conftest import SmallSpace
+
+DEVICE = devices.get("host_cpu")
+
+
+def make_nothing() -> Any:
+    raise AssertionError("the simulated phone builds nothing")
+
+
+def profile_phone(
+    space: SmallSpace,
+    scenario: Scenario,
+    networks: tuple[Architecture, ...],
+    path: Path,
+    *,
+    blocks: bool = True,
+    behaviour: SimulatedBehaviour | None = None,
+) -> tuple[ProfileSet, SimulatedPhone]:
+    workloads = {network.digest: space.workload(network, scenario) for network in space.all()}
+    phone = SimulatedPhone(DEVICE, workloads, behaviour, precision="float32", compute_units="cpu_only")
+    jobs = [MeasurementJob(subject=network.digest, level="network", make=make_nothing) for network in networks]
+    if blocks:
+        jobs += [
+            MeasurementJob(subject=name, level="block", make=make_nothing) for name in distinct_blocks(space, scenario)
+        ]
+    plan = MeasurementPlan(scenario=call_label(scenario), passes=2, warmup=6)
+    return measure_all(phone, jobs, plan, path), phone
+
+
+@pytest.fixture
+def networks(space: SmallSpace) -> tuple[Architecture, ...]:
+    return choose_networks(space, 24, RandomStreams(0))
+
+
+@pytest.fixture
+def profiles(space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path) -> ProfileSet:
+    return profile_phone(space, scenario, networks, tmp_path / "records.jsonl")[0]
+
+
+def workloads_of(space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...]) -> dict[str, Any]:
+    return {network.digest: space.workload(network, scenario) for network in networks}
+
+
+def test_unseen_networks_are_predicted_and_covered(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, phone = profile_phone(space, scenario, networks, tmp_path / "records.jsonl")
+    predictor, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    unseen = [architecture for architecture in space.all() if architecture not in set(networks)]
+    costs = [predict(predictor, space.workload(architecture, scenario), scenario) for architecture in unseen]
+    # The machine speed of a simulated phone without drift is 1, so the hidden truth is the right answer.
+    truth = [scenario.denoiser_calls * phone.true_ms(architecture.digest) for architecture in unseen]
+    errors = [abs(cost.latency_ms - true) / true for cost, true in zip(costs, truth, strict=True)]
+    covered = [true in cost.latency_interval_ms for cost, true in zip(costs, truth, strict=True)]
+    assert np.median(errors) < 0.02
+    assert np.mean(covered) >= 0.85
+    assert report.latency_error.spearman == pytest.approx(1.0, abs=0.05)
+    assert all(cost.in_domain and cost.origin == "simulated" for cost in costs)
+
+
+def test_memory_overhead_of_the_device_is_found(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, phone = profile_phone(space, scenario, networks, tmp_path / "records.jsonl")
+    predictor, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    for architecture in space.all():
+        workload = space.workload(architecture, scenario)
+        truth = workload.weight_bytes / 1e6 + phone.true_memory_mb(architecture.digest)
+        assert predict(predictor, workload, scenario).peak_memory_mb == pytest.approx(truth, rel=1e-3)
+    assert report.memory_error is not None
+    assert report.memory_error.mape < 1e-3
+
+
+def test_machine_drift_is_divided_out(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    drifting = SimulatedBehaviour(drift_ratio=0.8, throttle_after=60)
+    profiles, _ = profile_phone(space, scenario, networks, tmp_path / "records.jsonl", behaviour=drifting)
+    _, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    assert report.machine_swing_ratio is not None
+    assert report.machine_swing_ratio > 1.3
+    assert report.latency_error.median_ape < 0.02
+
+
+def test_each_network_is_predicted_by_a_fit_without_it(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    victim = networks[5].digest
+    workloads = workloads_of(space, scenario, networks)
+    slower = ProfileSet(
+        records=tuple(
+            replace(record, samples_ms=tuple(10 * value for value in record.samples_ms))
+            if record.subject == victim
+            else record
+            for record in profiles.records
+        )
+    )
+    rows = (
+        {row.subject: row for row in calibrate(profiles, workloads, scenario, DEVICE)[1].networks},
+        {row.subject: row for row in calibrate(slower, workloads, scenario, DEVICE)[1].networks},
+    )
+    assert rows[1][victim].measured_ms == pytest.approx(10 * rows[0][victim].measured_ms)
+    assert rows[1][victim].predicted_ms == pytest.approx(rows[0][victim].predicted_ms)
+
+
+def test_unmeasured_blocks_leave_the_domain(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    gone = next(record.subject for record in profiles.of_level("block") if record.subject.startswith("wide"))
+    kept = ProfileSet(records=tuple(record for record in profiles.records if record.subject != gone))
+    predictor, _ = calibrate(kept, workloads_of(space, scenario, networks), scenario, DEVICE)
+    outside = [
+        architecture
+        for architecture in space.all()
+        if gone in {spec.signature for _, spec in space.workload(architecture, scenario).blocks}
+    ]
+    costs = {
+        architecture: predict(predictor, space.workload(architecture, scenario), scenario)
+        for architecture in space.all()
+    }
+    assert {architecture for architecture, cost in costs.items() if not cost.in_domain} == set(outside)
+
+
+def test_report_survives_json(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    _, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["schema"] == "nas/calibration/1"
+    assert CalibrationReport.from_dict(data) == report
+    assert (report.num_networks, len(report.networks)) == (24, 24)
+    assert report.num_blocks == len(distinct_blocks(space, scenario))
+    assert report.latency_error.coverage is not None
+
+
+def test_stored_predictor_predicts_the_same(
+    space: SmallSpace,
+    scenario: Scenario,
+    networks: tuple[Architecture, ...],
+    profiles: ProfileSet,
+    tmp_path: Path,
+) -> None:
+    predictor, _ = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    save_predictor(tmp_path / "predictor.json", predictor)
+    again = load_predictor(tmp_path / "predictor.json")
+    assert again == predictor
+    for architecture in networks:
+        workload = space.workload(architecture, scenario)
+        assert predict(again, workload, scenario) == predict(predictor, workload, scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"schema": "nas/predictor/9"}', "schema is 'nas/predictor/9'"),
+        ('{"schema": "nas/predictor/1", "tool": "x", "model": {"device": "d"}}', "not a CalibratedModel"),
+    ],
+)
+def test_a_damaged_predictor_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "predictor.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_predictor(path)
+
+
+def test_too_few_networks_say_how_many_are_needed(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, _ = profile_phone(space, scenario, networks[:8], tmp_path / "few.jsonl")
+    with pytest.raises(ProfileError, match="needs at least 9 measured networks, got 8"):
+        calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+
+
+def test_profiles_without_blocks_are_refused(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, _ = profile_phone(space, scenario, networks, tmp_path / "few.jsonl", blocks=False)
+    with pytest.raises(ProfileError, match="hold no block records"):
+        calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+
+
+def test_profiles_of_another_scenario_are_refused(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    with pytest.raises(ProfileError, match="profiles are for '8x32x32 float32 cpu_only', the calibration is for '9x"):
+        calibrate(profiles, workloads_of(space, scenario, networks), replace(scenario, frames=9), DEVICE)
+
+
+def test_a_network_without_workload_is_named(scenario: Scenario, profiles: ProfileSet) -> None:
+    with pytest.raises(ProfileError, match="24 measured networks have no workload, first"):
+        calibrate(profiles, {}, scenario, DEVICE)
+
+
+@pytest.mark.parametrize("change", [{"coverage": 1.0}, {"folds": 1}])
+def test_senseless_options_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        CalibrationOptions(**change)
+
+
+def test_errors_of_a_worked_example() -> None:
+    rows = [(10.0, 11.0, 9.0, 12.0), (20.0, 18.0, 19.0, 21.0), (40.0, 40.0, 30.0, 50.0)]
+    found = summarise_errors(rows, coverage=None, stated=0.9)
+    assert (found.mape, found.median_ape, found.worst_ape) == pytest.approx((0.2 / 3, 0.1, 0.1))
+    assert found.spearman == pytest.approx(1.0)
+    assert found.mean_width_ratio == pytest.approx((3 / 11 + 2 / 18 + 20 / 40) / 3)
+
+
+def test_closed_loop_counts_errors_and_coverage(
+    space: SmallSpace,
+    scenario: Scenario,
+    networks: tuple[Architecture, ...],
+    profiles: ProfileSet,
+    tmp_path: Path,
+) -> None:
+    predictor, _ = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    table = compile_cost_table(space, scenario, predictor)
+    fresh = tuple(architecture for architecture in space.all() if architecture not in set(networks))[:12]
+    slow = SimulatedBehaviour(throttle_after=0, throttle_ratio=0.5)
+    measured, phone = profile_phone(space, scenario, fresh, tmp_path / "fresh.jsonl", blocks=False, behaviour=slow)
+    found = compare(
+        {network.digest: table.estimate(network) for network in fresh},
+        measured,
+        scenario,
+        reference=predictor.model.network_anchor,
+    )
+    assert found.median_error_ratio < 0.03
+    assert found.coverage >= 0.8
+    assert found.slowdown_ratio == pytest.approx(1.5)
+    for row in found.rows:
+        truth = scenario.denoiser_calls * phone.true_ms(row.digest)
+        assert row.measured_ms == pytest.approx(truth, rel=0.05)
+        assert row.raw_ms == pytest.approx(1.5 * truth, rel=0.1)
+    assert found.to_dict()["schema"] == "nas/closed_loop/1"
+
+
+def test_closed_loop_refuses_what_was_not_measured(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    predictor, _ = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    cost = predict(predictor, space.workload(networks[0], scenario), scenario)
+    with pytest.raises(ProfileError, match="1 predicted networks not measured"):
+        compare({"absent": cost}, profiles, scenario)
+    with pytest.raises(ProfileError, match="predictions are for 'other', measurements are of 'simulated-host_cpu'"):
+        compare({networks[0].digest: replace(cost, device="other")}, profiles, scenario)
+
+
+def test_chosen_networks_are_distinct_start_bare_and_spread_over_fill(space: SmallSpace) -> None:
+    chosen = choose_networks(space, 24, RandomStreams(1))
+    fills = [sum(option > 0 for option in space.to_options(network)) for network in chosen]
+    assert len(set(chosen)) == 24
+    assert fills[0] == 0
+    assert {fills.count(fill) > 2 for fill in (1, 2, 3)} == {True}
+    assert choose_networks(space, 24, RandomStreams(1)) == chosen
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_impossible_numbers_of_networks_are_refused(space: SmallSpace, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot choose {count} networks of 'small/1', which has 64"):
+        choose_networks(space, count, RandomStreams(0))
+
+
+def test_distinct_blocks_are_all_blocks_of_all_architectures(space: SmallSpace, scenario: Scenario) -> None:
+    every = {spec.signature for network in space.all() for _, spec in space.workload(network, scenario).blocks}
+    assert set(distinct_blocks(space, scenario)) == every

@@ -1,0 +1,187 @@
+"""The roofline prior in closed form, and the block table's fallbacks, corrections and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from latency_models import devices
+from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor, KindCorrection, TableEntry
+from latency_models.predictors.roofline import RooflinePredictor
+from latency_models.pricing import IntervalRatios, predict
+from nas.core.errors import ConfigError
+from nas.core.workload import BlockSpec
+
+if TYPE_CHECKING:
+    from nas.core.scenario import Scenario
+    from nas.core.workload import Workload
+
+
+def figure(value: float) -> devices.Figure:
+    return devices.Figure(value=value, kind="estimate", source="made up for the test", date="2026-01-01")
+
+
+PHONE = devices.DeviceSpec(
+    name="toy",
+    label="Toy",
+    chip="toy",
+    usable_memory_mb=figure(1000.0),
+    prior_factor=figure(2.0),
+    units=(
+        devices.UnitSpec(
+            compute_unit="cpu",
+            peak_flops=figure(1e9),
+            memory_bandwidth=figure(1e6),
+            weight_bandwidth=figure(2e6),
+            operation_overhead_ms=figure(0.25),
+            call_overhead_ms=figure(1.0),
+        ),
+    ),
+)
+RATIOS = IntervalRatios(coverage=0.9, latency=(0.9, 1.2), outside=(0.5, 2.0), memory=(0.8, 1.5))
+
+
+def one_block(builder: Any, *, parameters: int, elements: int, kind: str = "base") -> Workload:
+    made = builder()
+    made.block("only", BlockSpec.of(kind, size=1))
+    made.tensor("x", elements)
+    made.tensor("y", elements)
+    made.operation("run", ("x",), ("y",), parameters=parameters)
+    return made.build(8)
+
+
+def model(**changes: Any) -> CalibratedModel:
+    values: dict[str, Any] = {
+        "device": "host-cpu",
+        "compute_unit": "cpu",
+        "prior_device": "host_cpu",
+        "scenario": "8x32x32 float32 cpu_only",
+        "precision": "float32",
+        "network_anchor": None,
+        "table": (TableEntry(signature="base(size=1)", latency_ms=3.0, inside_mb=0.5),),
+        "corrections": (),
+        "fallback_scale": 1.0,
+        "table_scale": 1.0,
+        "block_extra_ms": 0.0,
+        "overhead_ms": 0.25,
+        "ms_per_weight_mb": 0.0,
+        "inside_scale": 1.0,
+        "memory_scale": 1.0,
+        "memory_offset_mb": 0.0,
+        "ratios": RATIOS,
+        "data_sha256": "ab" * 32,
+        "num_networks": 12,
+    }
+    return CalibratedModel(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "elements", "expected_ms"),
+    [
+        (10_000, 1, 20.0 + 0.25),  # compute: 2e7 FLOP at 1e9/s; its bytes take 20.004 ms
+        (1, 1000, 8.0 + 0.002 + 0.25),  # bytes: two tensors of 4000 bytes at 1e6/s, 4 of weights at 2e6/s
+    ],
+)
+def test_roofline_is_the_slower_of_compute_and_bytes(
+    workload_builder: Any, scenario: Scenario, parameters: int, elements: int, expected_ms: float
+) -> None:
+    predictor = RooflinePredictor(PHONE, precision="float32", compute_units="cpu_only")
+    cost = predict(predictor, one_block(workload_builder, parameters=parameters, elements=elements), scenario)
+    assert cost.blocks[0].latency_ms == pytest.approx(8 * expected_ms, rel=1e-3)
+    assert cost.latency_ms == pytest.approx(8 * (expected_ms + 1.0), rel=1e-3)
+
+
+def test_roofline_says_that_it_is_an_uncalibrated_prior(workload_builder: Any, scenario: Scenario) -> None:
+    predictor = RooflinePredictor(PHONE, precision="float32", compute_units="cpu_only")
+    cost = predict(predictor, one_block(workload_builder, parameters=10, elements=10), scenario)
+    assert "uncalibrated" in cost.predictor
+    assert not cost.in_domain
+    assert cost.origin == "predicted"
+    # The toy's prior_factor is 2 on everything but the fixed call overhead, which it is too: the whole is uncalibrated.
+    assert cost.latency_interval_ms.high == pytest.approx(2.0 * cost.latency_ms)
+    assert cost.latency_interval_ms.low == pytest.approx(0.5 * cost.latency_ms)
+
+
+def test_roofline_refuses_another_precision(scenario: Scenario) -> None:
+    with pytest.raises(ConfigError, match="made for float16 on cpu_and_ne, asked for float32 on cpu_only"):
+        RooflinePredictor(PHONE).check_scenario(scenario)
+
+
+def test_measured_block_takes_its_table_time(workload_builder: Any, scenario: Scenario) -> None:
+    cost = predict(
+        CalibratedPredictor(model=model()), one_block(workload_builder, parameters=10, elements=10), scenario
+    )
+    assert cost.latency_ms == pytest.approx(8 * 3.25)
+    assert (cost.latency_interval_ms.low, cost.latency_interval_ms.high) == pytest.approx((26 * 0.9, 26 * 1.2))
+    assert cost.in_domain
+
+
+def test_unmeasured_block_takes_the_scaled_roofline_and_the_wide_interval(
+    workload_builder: Any, scenario: Scenario
+) -> None:
+    workload = one_block(workload_builder, parameters=5_000_000, elements=10, kind="other")
+    cost = predict(CalibratedPredictor(model=model(fallback_scale=3.0, overhead_ms=0.0)), workload, scenario)
+    # host_cpu prior: 1e10 FLOP at 5e10/s = 200 ms, + 0.01 ms an operation.
+    assert cost.latency_ms == pytest.approx(8 * 3 * 200.01, rel=1e-6)
+    assert cost.latency_interval_ms.high == pytest.approx(2.0 * cost.latency_ms)
+    assert not cost.in_domain
+
+
+def test_corrections_apply_to_their_kind_and_the_common_one_to_the_rest(
+    workload_builder: Any, scenario: Scenario
+) -> None:
+    corrected = model(
+        corrections=(KindCorrection(kind="base", scale=1.5, extra_ms=0.5),),
+        table=(*model().table, TableEntry(signature="other(size=1)", latency_ms=2.0, inside_mb=None)),
+        table_scale=2.0,
+        block_extra_ms=0.1,
+        overhead_ms=0.0,
+    )
+    costs = [
+        predict(
+            CalibratedPredictor(model=corrected),
+            one_block(workload_builder, parameters=10, elements=10, kind=kind),
+            scenario,
+        )
+        for kind in ("base", "other")
+    ]
+    assert [cost.latency_ms / 8 for cost in costs] == pytest.approx([3.0 * 1.5 + 0.5, 2.0 * 2.0 + 0.1])
+
+
+def test_a_correction_never_takes_more_than_nine_tenths_away(workload_builder: Any, scenario: Scenario) -> None:
+    wild = model(corrections=(KindCorrection(kind="base", scale=-4.0, extra_ms=0.0),), overhead_ms=0.0)
+    cost = predict(CalibratedPredictor(model=wild), one_block(workload_builder, parameters=10, elements=10), scenario)
+    assert cost.latency_ms == pytest.approx(8 * 0.3)
+
+
+def test_memory_is_weights_plus_the_fitted_line_of_held_and_measured_bytes(
+    workload_builder: Any, scenario: Scenario
+) -> None:
+    fitted = model(memory_scale=2.0, memory_offset_mb=0.25)
+    workload = one_block(workload_builder, parameters=1000, elements=250_000)
+    cost = predict(CalibratedPredictor(model=fitted), workload, scenario)
+    # Input held 1.0 MB, measured inside 0.5 MB, weights 4000 bytes.
+    assert cost.peak_memory_mb == pytest.approx(0.004 + 0.25 + 2.0 * 1.5)
+    assert cost.memory_interval_mb.high == pytest.approx(0.004 + 1.5 * 3.25)
+
+
+def test_another_scenario_is_refused(scenario: Scenario) -> None:
+    with pytest.raises(ConfigError, match="holds for '8x32x32 float32 cpu_only', not for '16x32x32 float32 cpu_only'"):
+        CalibratedPredictor(model=model()).check_scenario(replace(scenario, frames=16))
+
+
+def test_steps_and_guidance_only_multiply(workload_builder: Any, scenario: Scenario) -> None:
+    workload = one_block(workload_builder, parameters=10, elements=10)
+    predictor = CalibratedPredictor(model=model())
+    once = replace(scenario, denoising_steps=1, guidance=False)
+    assert predict(predictor, workload, scenario).latency_ms == pytest.approx(
+        8 * predict(predictor, workload, once).latency_ms
+    )
+
+
+@pytest.mark.parametrize("ratios", [(1.1, 2.0), (0.5, 0.9), (-0.1, 2.0)])
+def test_interval_ratios_must_hold_one(ratios: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="must hold 1"):
+        replace(RATIOS, latency=ratios)

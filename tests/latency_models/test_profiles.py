@@ -1,0 +1,83 @@
+"""Profile files: round trip, faults by file and line, records of another run refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from latency_models.profiles import append_record, call_label, generation_label, read_profile, single_device
+from nas.core.errors import ProfileError
+from nas.core.profile import ProfileSet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.core.scenario import Scenario
+
+
+def test_records_come_back_equal_and_in_order(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    records = [record("b", level="block", anchor_ms=(1.0,) * 7), record("a", placement=(("op", "gpu"),))]
+    for item in records:
+        append_record(path, item)
+    assert read_profile(path).records == tuple(records)
+
+
+def test_a_missing_file_is_an_empty_profile(tmp_path: Path) -> None:
+    assert read_profile(tmp_path / "none.jsonl").records == ()
+
+
+def test_an_unfinished_last_line_is_dropped(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    with path.open("ab") as stream:
+        stream.write(b'{"subject": "x", "lev')
+    assert len(read_profile(path).records) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples_ms": [1.0, -1.0, 1.0]}, "above 0 ms"),
+        ({"warmup": 9}, "9 of them warm-up"),
+        ({"level": "layer"}, "level"),
+        ({"anchor_ms": [1.0]}, "1 anchor times"),
+    ],
+)
+def test_a_faulty_record_is_named_by_file_and_line(
+    tmp_path: Path, record: Any, change: dict[str, Any], message: str
+) -> None:
+    from nas.core.files import JsonLines
+    from nas.core.schema import to_data
+
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    JsonLines(path).append({**to_data(record()), **change})
+    with pytest.raises(ProfileError, match=rf"records\.jsonl: line 2.*{message}"):
+        read_profile(path)
+
+
+def test_a_damaged_line_is_named_even_after_blank_lines(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n\n")
+    append_record(path, record(scenario="other"))
+    with pytest.raises(ProfileError, match="line 3: 'net' was measured for scenario 'other', this run is for 'mine'"):
+        read_profile(path, scenario="mine")
+
+
+def test_records_of_another_device_are_refused(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    with pytest.raises(ProfileError, match="for device 'host-cpu', this run is for 'iphone15_pro'"):
+        read_profile(path, device="iphone15_pro")
+
+
+def test_call_label_leaves_out_what_does_not_change_a_call(scenario: Scenario) -> None:
+    assert call_label(scenario) == "8x32x32 float32 cpu_only"
+    assert generation_label(scenario) == "8x32x32 float32 cpu_only 4 steps guided"
+
+
+def test_no_records_have_no_device() -> None:
+    with pytest.raises(ProfileError, match="found no records"):
+        single_device(ProfileSet(records=()))
