@@ -5,14 +5,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nas.core.cost import Budget
 from nas.core.errors import TrainingError
 from nas.core.evaluation import WorkerFailure
+from nas.core.rng import RandomStreams
+from nas.search import engines, search
 from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from nas.core.evaluation import Evaluation
 
 
 def square(number: int) -> int:
@@ -86,3 +91,28 @@ def test_exception_of_the_function_keeps_its_type(ray_executor: RayExecutor) -> 
 
     with pytest.raises(TrainingError, match="loss of 7 is not a number"):
         next(ray_executor.map(fail, [7]))
+
+
+@pytest.mark.slow
+def test_search_on_ray_writes_the_journal_of_a_serial_one(ray_executor: RayExecutor) -> None:
+    import problem as shared
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(shared)  # the workers cannot import a module of the tests
+
+    def journal_with(executor: RayExecutor | SerialExecutor) -> list[Evaluation]:
+        task = shared.AdditiveProblem()
+        result = search(
+            task.space,
+            engines.build("optuna", task.space, {"population": 8}, RandomStreams(0)),
+            cost_model=task.prices,
+            quality_estimator=task,
+            budget=Budget(latency_ms=190.0),
+            journal=shared.MemoryJournal(),
+            evaluations=24,
+            batch=6,
+            executor=executor,
+        )
+        return shared.without_times(result.evaluations)
+
+    assert journal_with(ray_executor) == journal_with(SerialExecutor())
