@@ -33,6 +33,11 @@ class Clip:
     uri: str | None = None
     missing: str = ""
 
+    @property
+    def is_strip(self) -> bool:
+        """Whether several clips lie side by side, so that a row of their own shows them best."""
+        return self.width > 3 * self.height
+
 
 def clips_of(run_dir: Path, run: TrainedRun, *, byte_limit: int = MAX_CLIP_BYTES) -> tuple[Clip, ...]:
     """Return the clips of one training run: real ones first, then as the evaluation lists them."""
@@ -79,6 +84,8 @@ def describe_row(row: TrainingRow) -> str:
         parts.append(f"{row.steps} step{'' if row.steps == 1 else 's'}")
     if row.guidance is not None:
         parts.append("no guidance" if row.guidance in {0.0, 1.0} else f"guidance {row.guidance:g}")
+    if row.sampler and row.sampler != "none":
+        parts.append(f"{row.sampler} sampler")
     if row.calls is not None:
         parts.append(f"{row.calls} denoiser call{'' if row.calls == 1 else 's'}")
     return ", ".join(parts)

@@ -77,9 +77,13 @@ class AttributeTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """When a stage ran, as shares (0-1) of the time from the first start to the last end."""
+    """When a stage ran, as shares (0-1) of the time from the first start to the last end.
+
+    ``shown`` is False where a stage has no readable start and time.
+    """
 
     stage: StageState
+    shown: bool
     start_ratio: float
     length_ratio: float
 
@@ -186,7 +190,8 @@ def attribute_table(run: TrainedRun) -> AttributeTable | None:
     rows = []
     for row in run.rows:
         metrics = [_metric(name, row.metrics.get(name)) for name in names]
-        rest = [_plain(value) for value in (row.stage, row.steps, row.guidance, row.calls, row.num_clips)]
+        sampling = (None, None, None) if row.stage == "real" else (row.steps, row.guidance, row.calls)
+        rest = [_plain(value) for value in (row.stage, *sampling, row.num_clips)]
         rows.append((_plain(row.name), *metrics, *rest))
     return AttributeTable(digest=run.digest, columns=columns, rows=tuple(rows), note=_attribute_note(run))
 
@@ -245,6 +250,7 @@ def timeline(stages: Sequence[StageState]) -> tuple[Span, ...]:
     return tuple(
         Span(
             stage=stage,
+            shown=start is not None and length > 0,
             start_ratio=0.0 if start is None else (start - first) / total,
             length_ratio=0.0 if start is None else length / total,
         )
@@ -372,7 +378,7 @@ def _training_origins(run: TrainedRun) -> list[Origin]:
                 value=f"{len(run.metrics):,} records",
                 origin="measured",
                 where="training host",
-                how=f"network {run.digest}",
+                how=f"network {run.digest}" if run.digest else "training during the search",
                 file=f"{run.folder}/metrics.jsonl",
             )
         )

@@ -41,9 +41,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParetoFigure:
-    """Front members by latency, the other complete candidates, and those screened out before quality was paid for."""
+    """Front members by latency, the other complete candidates, and those screened out before quality was paid for.
+
+    ``steps`` are the members that no faster one equals in quality; the others owe their place to lower memory.
+    """
 
     front: tuple[Candidate, ...]
+    steps: tuple[Candidate, ...]
     others: tuple[Candidate, ...]
     screened: tuple[Candidate, ...]
     selected: str | None
@@ -167,8 +171,10 @@ def pareto_figure(
     first = next(iter([*members, *evaluations]), None)
     if first is None:
         raise ValueError("a Pareto figure needs at least one evaluation")
+    points = tuple(sorted(map(_candidate, members), key=lambda point: point.latency_ms))
     return ParetoFigure(
-        front=tuple(sorted(map(_candidate, members), key=lambda point: point.latency_ms)),
+        front=points,
+        steps=_steps(points),
         others=tuple(_candidate(item) for item in rest if item.state == "complete"),
         screened=tuple(_candidate(item) for item in rest if item.state == "screened"),
         selected=front.selected if front else None,
@@ -336,6 +342,15 @@ def _curve(name: str, records: Sequence[Mapping[str, Any]], window: int) -> Curv
         steps=tuple(chunk[-1][0] for chunk in chunks),
         values=tuple(sum(value for _, value in chunk) / len(chunk) for chunk in chunks),
     )
+
+
+def _steps(points: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    steps: list[Candidate] = []
+    for point in points:
+        best = steps[-1].quality if steps else None
+        if point.quality is not None and (best is None or point.quality > best):
+            steps.append(point)
+    return tuple(steps)
 
 
 def _candidate(evaluation: Evaluation) -> Candidate:

@@ -83,8 +83,9 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "breakdown_plots": _breakdown(files),
         "agreements": agreements,
         "agreement_plots": [
-            _drawing(f"agreement-{index}", f"{item.title}: predicted against measured", plots.agreement_plot(item))
-            for index, item in enumerate(agreements)
+            (item, _drawing(f"agreement-{index}", f"{item.title}: predicted, measured", plots.agreement_plot(item)))
+            # Cross-validation and closed loop of one quantity stand beside each other.
+            for index, item in enumerate(sorted(agreements, key=lambda item: item.unit != "ms"))
         ],
         "calibration": files.calibration,
         "closed_loop": files.closed_loop,

@@ -33,6 +33,17 @@ def pareto_plot(figure: ParetoFigure) -> go.Figure:
     scale, unit = _time_scale([*figure.front, *figure.others, *figure.screened])
     plot = go.Figure()
     _add_faint(plot, figure, scale)
+    if figure.steps:
+        plot.add_trace(
+            go.Scatter(
+                x=[point.latency_ms / scale for point in figure.steps],
+                y=[point.quality for point in figure.steps],
+                mode="lines",
+                name="best quality within a latency",
+                line={"color": FAINT, "width": 1.5, "shape": "hv"},
+                hoverinfo="skip",
+            )
+        )
     if figure.front:
         plot.add_trace(_front_trace(figure.front, scale))
     chosen = [point for point in figure.front if point.digest == figure.selected]
@@ -204,9 +215,8 @@ def _front_trace(points: Sequence[Candidate], scale: float) -> go.Scatter:
     return go.Scatter(
         x=[point.latency_ms / scale for point in points],
         y=[point.quality for point in points],
-        mode="lines+markers",
+        mode="markers",
         name="Pareto front",
-        line={"color": FAINT, "width": 1.5},
         error_x={
             "type": "data",
             "symmetric": False,

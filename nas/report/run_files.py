@@ -52,6 +52,7 @@ class TrainingRow:
     metrics: Mapping[str, float | None]
     steps: int | None = None
     guidance: float | None = None
+    sampler: str | None = None
     calls: int | None = None
     num_clips: int | None = None
     clip: str | None = None
@@ -59,7 +60,10 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedRun:
-    """Everything under ``train/<digest>``; ``folder`` is relative to the run directory."""
+    """Everything under ``train/<digest>``; ``folder`` is relative to the run directory.
+
+    Training during the search (a supernet) is one too: folder ``search``, no digest, no rows.
+    """
 
     digest: str
     folder: str
@@ -235,7 +239,9 @@ class _Reader:
         return self.attempt("search", "search/front.json", lambda: read_front(path)) if path.exists() else None
 
     def trained(self) -> tuple[TrainedRun, ...]:
-        return tuple(self._trained(folder) for folder in _folders(self.run_dir / "train"))
+        search = self.lines("search/metrics.jsonl", "search", dict)
+        shared = (TrainedRun(digest="", folder="search", metrics=search, rows=()),) if search else ()
+        return (*shared, *(self._trained(folder) for folder in _folders(self.run_dir / "train")))
 
     def _trained(self, folder: Path) -> TrainedRun:
         name = f"train/{folder.name}"

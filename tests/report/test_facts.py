@@ -75,6 +75,7 @@ def test_timeline_places_stages_by_their_start() -> None:
     )
     spans = facts.timeline(stages)
     assert [(span.start_ratio, span.length_ratio) for span in spans] == [(0.0, 0.25), (0.5, 0.5), (0.0, 0.0)]
+    assert [span.shown for span in spans] == [True, True, False]
 
 
 @pytest.mark.parametrize(

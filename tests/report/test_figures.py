@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,3 +201,22 @@ def test_a_closed_loop_of_the_latency_package_is_read() -> None:
     (figure,) = figures.closed_loop_figures(loop)
     assert figure.median_error_ratio == pytest.approx(5 / 105)
     assert figure.note == ""
+
+
+def test_stepped_line_holds_the_members_that_are_best_in_quality_alone(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    assert files.front is not None
+    slow_and_small = replace(files.front.members[0], cost=replace(files.front.members[-1].cost, latency_ms=1e4))
+    front = replace(files.front, members=(*files.front.members, slow_and_small))
+    figure = figures.pareto_figure(front, (), {})
+    assert len(figure.front) == len(front.members)
+    qualities = [point.quality for point in figure.steps]
+    assert qualities == sorted(set(qualities))
+    assert len(figure.steps) == len(files.front.members)
+
+
+def test_training_during_the_search_has_its_curve(run_dir: Path) -> None:
+    line = '{"loss":1.5,"stage":"supernet","step":20}\n'
+    (run_dir / "search/metrics.jsonl").write_text(line, encoding="utf-8")
+    (figure,) = figures.curve_figures(read_run(run_dir).trained[0])
+    assert (figure.stage, figure.digest) == ("supernet", "")
