@@ -36,8 +36,8 @@ class MeasurementPlan:
         warmup: Calls before the first counted sample, of each record.
         min_repeats: Counted samples at least, even beyond ``seconds``.
         max_repeats: Counted samples at most.
-        seconds: Time for the counted samples of one block's record.
-        network_seconds: Time for the counted samples of one network's record.
+        seconds: Measured time of one block's record, anchors included; waiting for a shared processor not.
+        network_seconds: The same for one network's record.
         measure_memory: Whether to trace peak memory (on each subject's first record).
         max_drift_ratio: Change within one record, at reference speed, beyond which it is measured again.
         attempts: Tries for a stable record before it is kept as it is, with a warning.
