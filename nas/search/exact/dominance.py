@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nas.search.exact.problem import FloatArray, IntArray
+    from nas.search.exact.problem import BoolArray, FloatArray, IntArray
 
 _BLOCK = 256
 
@@ -85,7 +85,7 @@ def _keep_many(rows: FloatArray) -> IntArray:
     return kept
 
 
-def _any_below(front: FloatArray, points: FloatArray) -> FloatArray:
+def _any_below(front: FloatArray, points: FloatArray) -> BoolArray:
     """Return for each of ``points`` (columns, M) whether one of ``front`` (columns, K) is nowhere above it, (M,)."""
     found = np.zeros(points.shape[1], dtype=bool)
     for start in range(0, front.shape[1], 4 * _BLOCK):

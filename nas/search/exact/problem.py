@@ -5,6 +5,7 @@ Shapes: L slots, option counts ``n[0] … n[L-1]``, N architectures.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from nas.core.cost import Budget
 
+BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -40,8 +42,8 @@ class SlotSum:
         sizes = self.sizes
         if self.pairs is not None:
             shapes = [pair.shape for pair in self.pairs]
-            if shapes != list(zip(sizes, sizes[1:], strict=False)):
-                raise ValueError(f"pairs must have shapes {list(zip(sizes, sizes[1:], strict=False))}, got {shapes}")
+            if shapes != list(itertools.pairwise(sizes)):
+                raise ValueError(f"pairs must have shapes {list(itertools.pairwise(sizes))}, got {shapes}")
         arrays = [np.array([self.base]), *self.slots, *(self.pairs or ())]
         if not all(np.isfinite(array).all() for array in arrays):
             raise ValueError("a slot sum must be finite, got NaN or infinity")
@@ -87,7 +89,7 @@ class SlotSum:
 
     def total(self, options: IntArray) -> FloatArray:
         """Return the figures (N,) of architectures given as option indices (N, L)."""
-        result = np.full(len(options), self.base)
+        result = np.full(len(options), self.base, dtype=float)
         for slot, row in enumerate(self.slots):
             result += row[options[:, slot]]
         for slot, pair in enumerate(self.pairs or ()):
@@ -160,7 +162,7 @@ class AdditiveCosts:
         latency = self.latency_ms.total(options)
         high = latency if self.latency_high_ms is None else self.latency_high_ms.total(options)
         weights = np.zeros(len(options)) if self.weights_mb is None else self.weights_mb.total(options)
-        activation = np.full(len(options), self.base_activation_mb)
+        activation = np.full(len(options), self.base_activation_mb, dtype=float)
         for slot, row in enumerate(self.activation_mb):
             np.maximum(activation, row[options[:, slot]], out=activation)
         return CostArrays(
@@ -171,7 +173,7 @@ class AdditiveCosts:
             parameters=np.zeros(len(options)) if self.parameters is None else self.parameters.total(options),
         )
 
-    def feasible(self, options: IntArray, budget: Budget) -> NDArray[np.bool_]:
+    def feasible(self, options: IntArray, budget: Budget) -> BoolArray:
         """Return which architectures (N, L) keep ``budget`` with their upper ends, (N,)."""
         return within(self.score(options), budget)
 
@@ -188,7 +190,7 @@ class AdditiveProblem:
             raise ValueError(f"quality has {self.quality.sizes} options by slot, costs have {self.costs.sizes}")
 
 
-def within(costs: CostArrays, budget: Budget) -> NDArray[np.bool_]:
+def within(costs: CostArrays, budget: Budget) -> BoolArray:
     """Return which costs keep ``budget`` with their upper ends, (N,)."""
     inside = np.ones(len(costs.latency_ms), dtype=bool)
     limits = (

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.core.cost import Budget
+from nas.search.exact import AdditiveCosts, AdditiveProblem, SlotSum, solve
+from nas.search.exact.problem import within
+
+
+def every(problem: AdditiveProblem) -> Any:
+    return np.array(list(product(*map(range, problem.costs.sizes))), dtype=np.int64)
+
+
+def figures(problem: AdditiveProblem, options: tuple[int, ...]) -> tuple[float, ...]:
+    """One architecture's figures by plain Python, the independent reading of the definition."""
+    costs = problem.costs
+
+    def total(table: SlotSum | None) -> float:
+        if table is None:
+            return 0.0
+        pairs = table.pairs or ()
+        return (
+            table.base
+            + sum(float(row[option]) for row, option in zip(table.slots, options, strict=True))
+            + sum(float(pair[options[slot], options[slot + 1]]) for slot, pair in enumerate(pairs))
+        )
+
+    chosen = (float(row[option]) for row, option in zip(costs.activation_mb, options, strict=True))
+    activation = max(costs.base_activation_mb, *chosen)
+    weights = total(costs.weights_mb)
+    return (
+        total(costs.latency_ms),
+        weights + activation,
+        -total(problem.quality),
+        total(costs.latency_high_ms or costs.latency_ms),
+        weights + costs.activation_high_ratio * activation,
+        total(costs.parameters),
+    )
+
+
+def front_by_enumeration(problem: AdditiveProblem, budget: Budget) -> set[tuple[float, ...]]:
+    limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
+    rows = [figures(problem, options) for options in product(*map(range, problem.costs.sizes))]
+    points = {
+        row[:3]
+        for row in rows
+        if all(limit is None or value <= limit for value, limit in zip(row[3:], limits, strict=True))
+    }
+    ordered = sorted(points)
+    return {
+        point
+        for point in ordered
+        if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in ordered)
+    }
+
+
+def slot_sum(data: st.DataObject, sizes: list[int], numbers: st.SearchStrategy[int], *, pairs: bool) -> SlotSum:
+    rows = [data.draw(st.lists(numbers, min_size=size, max_size=size)) for size in sizes]
+    extra = None
+    if pairs:
+        extra = [
+            [data.draw(st.lists(numbers, min_size=second, max_size=second)) for _ in range(first)]
+            for first, second in pairwise(sizes)
+        ]
+    return SlotSum.of(rows, extra, base=data.draw(numbers))
+
+
+@st.composite
+def problems(draw: Any) -> AdditiveProblem:
+    """Whole numbers, few of them: sums are exact, and ties and equal levels are frequent."""
+    data = draw(st.data())
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    costs, scores = st.integers(0, 6), st.integers(-4, 8)
+    with_pairs = draw(st.booleans())
+    latency = slot_sum(data, sizes, costs, pairs=with_pairs and draw(st.booleans()))
+    high = draw(st.sampled_from(["same", "double", "own"]))
+    weights = draw(st.sampled_from(["none", "own"]))
+    parameters = draw(st.sampled_from(["none", "own", "weights"]))
+    weights_mb = None if weights == "none" else slot_sum(data, sizes, costs, pairs=False)
+    return AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=latency,
+            latency_high_ms={"same": None, "double": latency.scaled(2.0)}.get(
+                high, slot_sum(data, sizes, costs, pairs=False)
+            ),
+            activation_mb=tuple(
+                np.array(data.draw(st.lists(costs, min_size=size, max_size=size)), dtype=float) for size in sizes
+            ),
+            base_activation_mb=float(draw(costs)),
+            activation_high_ratio=draw(st.sampled_from([1.0, 1.5])),
+            weights_mb=weights_mb,
+            parameters={"none": None, "weights": None if weights_mb is None else weights_mb.scaled(3.0)}.get(
+                parameters, slot_sum(data, sizes, costs, pairs=False)
+            ),
+        ),
+        quality=slot_sum(data, sizes, scores, pairs=with_pairs),
+    )
+
+
+budgets = st.builds(
+    Budget,
+    latency_ms=st.none() | st.integers(2, 30).map(float),
+    peak_memory_mb=st.none() | st.integers(2, 25).map(float),
+    parameters=st.none() | st.integers(0, 25),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(problem=problems(), budget=budgets)
+def test_front_equals_enumeration(problem: AdditiveProblem, budget: Budget) -> None:
+    front = solve(problem, budget)
+    assert front.certificate.exact
+    assert sorted(map(tuple, front.points().tolist())) == sorted(front_by_enumeration(problem, budget))
+    for options, point in zip(front.options.tolist(), front.points().tolist(), strict=True):
+        assert figures(problem, tuple(options))[:3] == tuple(point)
+
+
+@settings(deadline=None, max_examples=150)
+@given(problem=problems(), budget=budgets, max_labels=st.integers(1, 12))
+def test_certificate_bounds_what_a_coarsened_front_lacks(
+    problem: AdditiveProblem, budget: Budget, max_labels: int
+) -> None:
+    front = solve(problem, budget, max_labels=max_labels)
+    certificate = front.certificate
+    assert within(front.costs, budget).all()
+    members = front.points().tolist()
+    spare = (certificate.latency_high_loss_ms, certificate.memory_loss_mb, certificate.parameters_loss)
+    limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
+    for options in product(*map(range, problem.costs.sizes)):
+        latency, memory, negated, *highs = figures(problem, options)
+        inside = all(
+            limit is None or value + margin <= limit + 1e-9
+            for value, margin, limit in zip(highs, spare, limits, strict=True)
+        )
+        if inside:
+            assert any(
+                member[0] <= latency + 1e-9
+                and member[1] <= memory + certificate.memory_loss_mb + 1e-9
+                and member[2] <= negated + certificate.quality_loss + 1e-9
+                for member in members
+            )
+
+
+def synthetic(num_slots: int, num_options: int, *, seed: int = 0, pairs: bool = False) -> AdditiveProblem:
+    rng = np.random.default_rng(seed)
+    latency = [np.r_[0.0, rng.uniform(5, 50, num_options - 1)] for _ in range(num_slots)]
+    quality = [np.r_[0.0, row[1:] * rng.uniform(0.005, 0.02, num_options - 1)] for row in latency]
+    square = (num_options, num_options)
+    return AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=SlotSum.of(latency, base=100.0),
+            latency_high_ms=SlotSum.of(latency, base=100.0).scaled(1.2),
+            activation_mb=tuple(np.r_[0.0, 10.0 * rng.integers(1, 7, num_options - 1)] for _ in range(num_slots)),
+            weights_mb=SlotSum.of([np.r_[0.0, rng.integers(1, 20, num_options - 1)] for _ in range(num_slots)]),
+            activation_high_ratio=1.1,
+        ),
+        quality=SlotSum.of(quality, [rng.normal(0, 0.1, square) for _ in range(num_slots - 1)] if pairs else None),
+    )
+
+
+def best_by_milp(problem: AdditiveProblem, budget: Budget, *, latency_ms: float, memory_mb: float) -> float:
+    """Highest quality at no more latency and peak memory, by an integer programme: one binary an option, one a pair."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import lil_array
+
+    costs, quality = problem.costs, problem.quality
+    sizes = costs.sizes
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    num_ones = int(starts[-1])
+    pair_starts = num_ones + np.concatenate([[0], np.cumsum([first * second for first, second in pairwise(sizes)])])
+    size = int(pair_starts[-1]) + 1  # the last variable is the activation peak
+    gain = np.zeros(size)
+    gain[:num_ones] = np.concatenate(quality.slots)
+    if quality.pairs is not None:
+        gain[num_ones:-1] = np.concatenate([pair.ravel() for pair in quality.pairs])
+    rows, low, high = [], [], []
+
+    def add(row: Any, least: float, most: float) -> None:
+        rows.append(row)
+        low.append(least)
+        high.append(most)
+
+    for slot, count in enumerate(sizes):
+        row = np.zeros(size)
+        row[starts[slot] : starts[slot] + count] = 1
+        add(row, 1, 1)
+        row = np.zeros(size)
+        row[starts[slot] : starts[slot] + count] = costs.activation_mb[slot]
+        row[-1] = -1
+        add(row, -np.inf, 0)
+    for slot, (first, second) in enumerate(pairwise(sizes)):
+        flow = pair_starts[slot] + np.arange(first * second).reshape(first, second)
+        for option in range(first):
+            row = np.zeros(size)
+            row[flow[option]], row[starts[slot] + option] = 1, -1
+            add(row, 0, 0)
+        for option in range(second):
+            row = np.zeros(size)
+            row[flow[:, option]], row[starts[slot + 1] + option] = 1, -1
+            add(row, 0, 0)
+
+    def limited(table: SlotSum, activation: float, limit: float) -> None:
+        row = np.zeros(size)
+        row[:num_ones] = np.concatenate(table.slots)
+        row[-1] = activation
+        add(row, -np.inf, limit - table.base + 1e-7)
+
+    limited(costs.latency_ms, 0.0, latency_ms)
+    limited(costs.weights_mb, 1.0, memory_mb)
+    limited(costs.latency_high_ms, 0.0, budget.latency_ms)
+    limited(costs.weights_mb, costs.activation_high_ratio, budget.peak_memory_mb)
+    integrality = np.zeros(size)
+    integrality[:num_ones] = 1
+    upper = np.ones(size)
+    upper[-1] = np.inf
+    found = milp(
+        -gain,
+        constraints=LinearConstraint(lil_array(np.array(rows)).tocsr(), low, high),
+        integrality=integrality,
+        bounds=Bounds(np.zeros(size), upper),
+        options={"mip_rel_gap": 0.0},
+    )
+    assert found.success, found.message
+    return float(-found.fun) + quality.base
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_sampled_members_are_optimal_by_an_integer_programme(pairs: bool) -> None:
+    problem = synthetic(8, 5, pairs=pairs)
+    budget = Budget(latency_ms=330.0, peak_memory_mb=110.0)
+    front = solve(problem, budget)
+    chosen = np.random.default_rng(1).choice(len(front), size=6, replace=False)
+    best = [
+        best_by_milp(
+            problem,
+            budget,
+            latency_ms=float(front.costs.latency_ms[index]),
+            memory_mb=float(front.costs.peak_memory_mb[index]),
+        )
+        for index in chosen
+    ]
+    assert front.quality[chosen] == pytest.approx(best, abs=1e-6)
+
+
+def test_limits_hold_against_upper_ends() -> None:
+    problem = synthetic(6, 4)
+    budget = Budget(latency_ms=250.0, peak_memory_mb=70.0)
+    front = solve(problem, budget)
+    assert front.costs.latency_high_ms.max() <= 250.0 < 1.2 * front.costs.latency_high_ms.max()
+    assert front.costs.memory_high_mb.max() <= 70.0
+
+
+def test_impossible_budget_gives_an_empty_front() -> None:
+    front = solve(synthetic(4, 3), Budget(latency_ms=50.0))
+    assert len(front) == 0
+    assert front.points().shape == (0, 3)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_coarsening_keeps_to_the_number_of_labels(pairs: bool) -> None:
+    certificate = solve(synthetic(10, 6, pairs=pairs), Budget(), max_labels=120).certificate
+    assert certificate.labels <= 120
+    assert not certificate.exact
+    assert certificate.quality_loss > 0
+
+
+def test_tables_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"pairs must have shapes \[\(2, 3\)\], got \[\(3, 2\)\]"):
+        SlotSum.of([[0, 1], [0, 1, 2]], [[[0, 0], [0, 0], [0, 0]]])
+    with pytest.raises(ValueError, match="must be finite, got NaN"):
+        SlotSum.of([[0.0, float("nan")]])
+    with pytest.raises(ValueError, match=r"activation_mb has \(1,\) options by slot, latency_ms has \(2,\)"):
+        AdditiveCosts(latency_ms=SlotSum.of([[0, 1]]), activation_mb=(np.zeros(1),))
+    costs = AdditiveCosts(latency_ms=SlotSum.of([[0, 1]]), activation_mb=(np.zeros(2),))
+    with pytest.raises(ValueError, match=r"quality has \(3,\) options by slot, costs have \(2,\)"):
+        AdditiveProblem(costs=costs, quality=SlotSum.zeros([3]))
+    with pytest.raises(ValueError, match="max_labels must be at least 1, got 0"):
+        solve(AdditiveProblem(costs=costs, quality=SlotSum.zeros([2])), Budget(), max_labels=0)
