@@ -1,1 +1,1 @@
-"""."""
+"""Estimators: how good a candidate is. ``capacity`` needs no torch, ``supernet`` and ``held_out_loss`` do."""

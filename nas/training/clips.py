@@ -27,8 +27,8 @@ SHAPES: tuple[str, ...] = ("circle", "square", "triangle")
 # Unit steps (x to the right, y downwards).
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS: tuple[str, ...] = ("slowly", "quickly")
-# Way between the first and the last frame, in pixels: mean of the uniform draw of +-10 %.
-TRAVEL_PX: tuple[float, float] = (5.0, 12.0)
+# Way between the first and the last frame, in pixels: mean of the uniform draw of +-5 %.
+TRAVEL_PX: tuple[float, float] = (6.0, 14.0)
 STILL = len(DIRECTIONS) * len(SPEEDS)  # index of the motion "still"; motion = direction + 4 * speed otherwise
 MOTIONS: tuple[str, ...] = (*tuple(f"moving {where} {how}" for how in SPEEDS for where in DIRECTIONS), "standing still")
 CLIP_FRAMES = 8
@@ -37,7 +37,7 @@ VOCABULARY: tuple[str, ...] = (
     "a", *COLOURS, *SHAPES, "moving", *DIRECTIONS, *SPEEDS, "standing", "still"
 )  # fmt: skip
 # Square root of the shape's area in pixels; the largest triangle and the quickest way together stay inside 32 pixels.
-SIZE_RANGE_PX: tuple[float, float] = (9.5, 12.0)
+SIZE_RANGE_PX: tuple[float, float] = (9.5, 11.0)
 BACKGROUND_RANGE: tuple[float, float] = (0.05, 0.35)
 _MARGIN_PX = 0.25
 _CHUNK = 256
@@ -131,7 +131,7 @@ def render_clips(
     scale = size / CLIP_SIZE
     side = rng.uniform(*SIZE_RANGE_PX, size=count) * scale
     travel = np.array([*(TRAVEL_PX[0],) * 4, *(TRAVEL_PX[1],) * 4, 0.0])[attributes.motion] * scale
-    travel = travel * rng.uniform(0.9, 1.1, size=count)
+    travel = travel * rng.uniform(0.95, 1.05, size=count)
     unit = np.array([*DIRECTIONS.values(), *DIRECTIONS.values(), (0, 0)], dtype=np.float64)[attributes.motion]
     way = unit * travel[:, None]  # (N, 2): x, y
     low, high = _extents(attributes.shape, side)

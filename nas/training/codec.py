@@ -25,7 +25,7 @@ _CHUNK = 512
 
 
 class PatchCodec(nn.Module):
-    """Linear map between pixels (B, T, 3, H, W) in -1..1 and latents (B, T, C, H/P, W/P) of unit mean square.
+    """Linear map between pixels (B, T, 3, H, W) in -1..1 and latents (B, T, C, H/P, W/P).
 
     Args:
         patch: Side P of a patch in pixels.
@@ -93,7 +93,9 @@ class PatchCodec(nn.Module):
         return codec
 
 
-def fit_codec(*, patch: int, channels: int, seed: int, num_clips: int = 1024, flatten: float = 0.5) -> PatchCodec:
+def fit_codec(
+    *, patch: int, channels: int, seed: int, num_clips: int = 1024, flatten: float = 0.5, rms: float = 0.5
+) -> PatchCodec:
     """Fit the codec to training clips; equal arguments give equal codecs.
 
     Args:
@@ -101,8 +103,10 @@ def fit_codec(*, patch: int, channels: int, seed: int, num_clips: int = 1024, fl
         channels: Number of components kept.
         seed: Seed of the clips.
         num_clips: Clips to fit on.
-        flatten: 0 keeps the components' variances, 1 makes them equal (whitening); 0.5 is the best of those tried for
-            flow matching at equal steps (benchmarks/results/training_toy.md).
+        flatten: 0 keeps the components' variances, 1 makes them equal (whitening); halfway is ours.
+        rms: Root mean square of the latents. Frames of a clip repeat one another, so at unit scale direction is
+            decided only at t > 0.9, where few training times and sampling steps lie; half the scale is the same as a
+            time shift of 2, as larger images need too (Stable Diffusion 3, arXiv 2403.03206, section 5.3.2).
 
     Raises:
         ValueError: More channels are wanted than a patch has numbers.
@@ -119,7 +123,7 @@ def fit_codec(*, patch: int, channels: int, seed: int, num_clips: int = 1024, fl
     # The sign of an eigenvector is arbitrary; the largest entry is made positive.
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(channels)])
     scale = variances ** (-0.5 * flatten)
-    scale = scale / np.sqrt(np.mean(variances * scale**2))
+    scale = scale * rms / np.sqrt(np.mean(variances * scale**2))
     codec = PatchCodec(patch=patch, channels=channels)
     codec.mean.copy_(torch.from_numpy(mean))
     codec.components.copy_(torch.from_numpy(np.ascontiguousarray(vectors.T)))

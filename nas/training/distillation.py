@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.core.protocols import SilentProgress
 from nas.training.loop import Batch, LoopOptions, Phase
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from nas.core.rng import RandomStreams
     from nas.training.data import LatentClips
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationOptions:
@@ -33,6 +36,8 @@ class DistillationOptions:
         task_weight: Weight of the flow-matching loss on the data (ours).
         output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
         feature_weight: Weight of the normalised feature loss (ours).
+        start_from_teacher: Begin with the teacher's weights wherever name and shape agree: the whole spatial backbone,
+            which both share, and temporal layers of the same kind and width. The rest keeps what it came with.
     """
 
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
@@ -40,6 +45,7 @@ class DistillationOptions:
     task_weight: float = 0.5
     output_weight: float = 1.0
     feature_weight: float = 0.1
+    start_from_teacher: bool = True
 
 
 def distil(
@@ -65,6 +71,9 @@ def distil(
     teacher.denoiser.requires_grad_(False).eval()
     captions = teacher.captions.requires_grad_(False).eval()
     student = teacher.with_denoiser(student.denoiser)
+    if options.start_from_teacher:
+        copied = copy_matching_weights(teacher.denoiser, student.denoiser)
+        logger.info("student starts with %d weight tensors of the teacher", len(copied))
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         drawn = draw_noisy(data, batch, options.noise)
@@ -80,6 +89,7 @@ def distil(
 
     details = {
         "noise": options.noise,
+        "start_from_teacher": options.start_from_teacher,
         "weights": [options.task_weight, options.output_weight, options.feature_weight],
         "data": data.description,
         "network": describe_structure(student.denoiser),
@@ -99,3 +109,13 @@ def distil(
         streams=streams,
         progress=progress or SilentProgress(),
     )
+
+
+@torch.no_grad()
+def copy_matching_weights(source: nn.Module, target: nn.Module) -> tuple[str, ...]:
+    """Copy every weight of ``source`` whose name and shape ``target`` shares; returns the names copied."""
+    mine, theirs = target.state_dict(), source.state_dict()
+    names = tuple(name for name, value in mine.items() if name in theirs and theirs[name].shape == value.shape)
+    for name in names:
+        mine[name].copy_(theirs[name])
+    return names

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.core.files import write_bytes_atomically, write_json
-from nas.core.schema import with_schema
-from nas.training.clips import Attributes, all_attributes, draw_attributes, make_clips
+from nas.core.files import read_json, write_bytes_atomically, write_json
+from nas.core.schema import check_schema, from_data, to_data, with_schema
+from nas.training.clips import Attributes, all_attributes, draw_attributes, make_clips, render_clips
 from nas.training.judge import score_clips
 from nas.training.sampling import Sampler, sample_euler, sample_renoise
 
@@ -112,8 +112,6 @@ def sample_attributes() -> Attributes:
 
 def real_samples(*, seed: int) -> NDArray[np.uint8]:
     """Real clips of the fixed captions."""
-    from nas.training.clips import render_clips
-
     return render_clips(sample_attributes(), rng=np.random.default_rng(seed)).video
 
 
@@ -187,7 +185,15 @@ def real_row(*, num_clips: int, seed: int, folder: Path, clip: str = "samples/re
 
 def write_evaluation(path: Path, rows: Sequence[EvaluationRow]) -> None:
     """Write ``evaluation.json``."""
-    from nas.core.schema import to_data
-
     body: dict[str, Any] = {"rows": to_data(list(rows))}
     write_json(path, with_schema("training_evaluation", 1, body))
+
+
+def read_evaluation(path: Path) -> list[EvaluationRow]:
+    """Read what ``write_evaluation`` wrote.
+
+    Raises:
+        InputError: The file is missing, damaged or of another version.
+    """
+    body = check_schema(read_json(path), "training_evaluation", 1, where=str(path))
+    return [from_data(EvaluationRow, row, where=f"{path}: row") for row in body.get("rows", [])]

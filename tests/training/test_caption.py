@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ import torch
 from nas.core.errors import CheckpointError
 from nas.models.caption import CaptionEncoder
 from nas.training.clips import VOCABULARY, all_attributes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

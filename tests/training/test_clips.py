@@ -20,8 +20,8 @@ def test_each_value_of_each_attribute_is_held_out_equally_often() -> None:
 
 
 def test_captions_use_only_the_vocabulary() -> None:
-    words = {word for split in ("train", "held_out") for text in all_attributes(split).captions() for word in text.split()}
-    assert words == set(VOCABULARY)
+    captions = (*all_attributes("train").captions(), *all_attributes("held_out").captions())
+    assert {word for caption in captions for word in caption.split()} == set(VOCABULARY)
 
 
 def test_equal_seeds_give_equal_clips_and_other_seeds_do_not() -> None:

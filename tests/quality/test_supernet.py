@@ -1,0 +1,141 @@
+"""The supernet is each of its sub-networks, trains every option fairly, and its estimate is deterministic."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+import search_spaces
+from nas.core.architecture import Architecture
+from nas.core.errors import ArchitectureError, CheckpointError
+from nas.core.rng import RandomStreams
+from nas.quality.held_out_loss import SupernetQuality, clip_losses, supernet_quality
+from nas.quality.supernet import Supernet, SupernetOptions, fair_path, load_supernet, make_supernet, train_supernet
+from nas.training.data import make_latent_clips
+from nas.training.loop import LoopOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.training.stage import Kit
+
+SPACE = search_spaces.get("tiny")
+
+
+@pytest.fixture(scope="module")
+def kit() -> Kit:
+    """A supernet whose layers are no longer identities, so that paths differ."""
+    torch.set_num_threads(1)
+    kit = make_supernet(SPACE, seed=0)
+    torch.manual_seed(1)
+    for name, parameter in kit.denoiser.named_parameters():
+        if ".proj_out." in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return kit
+
+
+@pytest.fixture(scope="module")
+def estimator(kit: Kit) -> SupernetQuality:
+    return supernet_quality(kit, seed=3, trained_steps=0, num_clips=18)
+
+
+def some_architectures(count: int) -> list[Architecture]:
+    draw = random.Random(5)
+    counts = [len(SPACE.options(slot)) for slot in SPACE.slots()]
+    drawn = [SPACE.from_options([draw.randrange(number) for number in counts]) for _ in range(count)]
+    return [SPACE.smallest(), SPACE.largest(), *drawn]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_extracted_network_computes_what_the_active_path_does(kit: Kit, index: int) -> None:
+    architecture = some_architectures(3)[index]
+    supernet = kit.denoiser
+    assert isinstance(supernet, Supernet)
+    supernet.activate(SPACE.to_options(architecture))
+    arguments = (torch.randn(2, *kit.latent_shape), torch.tensor([300.0, 900.0]), torch.randn(2, 12, 64))
+    network = supernet.extract(architecture)
+    assert network.architecture == architecture
+    assert torch.allclose(network(*arguments), supernet(*arguments), atol=1e-5)
+
+
+def test_extracted_network_is_a_copy(kit: Kit) -> None:
+    supernet = kit.denoiser
+    assert isinstance(supernet, Supernet)
+    network = supernet.extract(SPACE.largest())
+    before = supernet.unet.conv_in.weight.clone()
+    torch.nn.init.zeros_(network.conv_in.weight)
+    assert torch.equal(supernet.unet.conv_in.weight, before)
+
+
+def test_every_option_of_every_slot_is_trained_equally_often() -> None:
+    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(46)]
+    for position in range(len(SPACE.slots())):
+        assert set(Counter(path[position] for path in paths).values()) == {2}
+
+
+def test_slots_walk_independently() -> None:
+    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(23)]
+    assert len({path[0] - path[1] for path in paths}) > 5
+
+
+def test_training_touches_only_the_paths_taken_and_is_resumable(tmp_path: Path) -> None:
+    streams = RandomStreams(2)
+    options = SupernetOptions(loop=LoopOptions(steps=3, batch_size=4, warmup_steps=1, log_every=1))
+    kit = make_supernet(SPACE, seed=0)
+    before = {name: value.clone() for name, value in kit.denoiser.state_dict().items()}
+    data = make_latent_clips(16, codec=kit.codec, captions=kit.captions, seed=1)
+    train_supernet(kit, data, options=options, folder=tmp_path / "supernet", streams=streams)
+    taken = {
+        (slot.replace(".", "_"), str(option))
+        for step in range(3)
+        for slot, option in zip(SPACE.slots(), fair_path(SPACE, step, streams=streams), strict=True)
+    }
+    changed = {
+        (*tuple(name.split("temporal_layers.")[1].split(".options.")[0:1]), name.split(".options.")[1].split(".")[0])
+        for name, value in kit.denoiser.state_dict().items()
+        if ".options." in name and not torch.equal(value, before[name])
+    }
+    assert changed
+    assert changed <= taken
+    again = load_supernet(SPACE, tmp_path / "supernet", seed=0)
+    assert all(
+        torch.equal(value, again.denoiser.state_dict()[name]) for name, value in kit.denoiser.state_dict().items()
+    )
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows] == ["supernet"] * 3
+
+
+def test_missing_supernet_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model\.safetensors: cannot be read"):
+        load_supernet(SPACE, tmp_path, seed=0)
+
+
+def test_estimate_is_the_loss_of_the_extracted_network(kit: Kit, estimator: SupernetQuality) -> None:
+    architecture = some_architectures(1)[2]
+    quality = estimator.estimate(architecture)
+    assert isinstance(kit.denoiser, Supernet)
+    losses = clip_losses(kit.denoiser.extract(architecture).eval(), estimator._batch)
+    assert quality.score == pytest.approx(-losses.mean().item(), rel=1e-4)
+    assert quality.standard_error == pytest.approx(losses.mean(dim=0).std().item() / 18**0.5, rel=1e-3)
+
+
+def test_estimate_does_not_depend_on_what_was_estimated_before(estimator: SupernetQuality) -> None:
+    first, *others = some_architectures(2)
+    before = estimator.estimate(first)
+    for other in others:
+        estimator.estimate(other)
+    assert estimator.estimate(first) == before
+
+
+def test_estimates_tell_architectures_apart(estimator: SupernetQuality) -> None:
+    assert len({estimator.estimate(architecture).score for architecture in some_architectures(3)}) == 5
+
+
+def test_foreign_architecture_is_refused(estimator: SupernetQuality) -> None:
+    with pytest.raises(ArchitectureError):
+        estimator.estimate(Architecture("tiny/1", {"down0.0.kind": "magic"}))
