@@ -116,6 +116,7 @@ def _limits(scenario: Scenario) -> str:
             "- The checks above compare structure and stored weights with the source network, not its outputs.",
             f"- Shapes are fixed: one clip of {scenario.frames} latent frames.",
             "- Three-dimensional convolutions, where the architecture has them, do not run on the Neural Engine.",
+            "- The time arrives in float16: from 512 on it is rounded to multiples of 0.5, below more finely.",
             "- Sine and cosine in float32 leave the Neural Engine for a moment at the start of every call.",
         )
     )

@@ -12,9 +12,11 @@ ABSENT = "—"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Return ``value`` rounded to ``digits`` significant digits, without an exponent: ``1,230``, ``0.0457``."""
+    """Return ``value`` rounded to ``digits`` significant digits: ``1,230``, ``0.0457``; below 1e-5 as ``2.8e-09``."""
     if value == 0:
         return "0"
+    if abs(value) < 1e-5:
+        return f"{value:.{digits - 1}g}"
     exponent = floor(log10(abs(value)))
     rounded = round(value, digits - 1 - exponent)
     if rounded != 0 and floor(log10(abs(rounded))) > exponent:  # 9.996 became 10.00

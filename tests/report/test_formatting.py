@@ -15,9 +15,11 @@ from nas.report.formatting import count, duration, latency, latency_with_interva
         (0.04567, "0.0457"),
         (-3.14159, "-3.14"),
         (999.6, "1,000"),
+        (2.764e-9, "2.8e-09"),
+        (0.0000123, "0.0000123"),
     ],
 )
-def test_three_significant_digits_without_exponent(value: float, text: str) -> None:
+def test_three_significant_digits(value: float, text: str) -> None:
     assert significant(value) == text
 
 
