@@ -1,24 +1,21 @@
-"""What the report says in words and tables: headline, attributes, export, stages and the origin of every number."""
+"""What the report says in words and tables: headline, attributes, export and stages."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from nas.report.figures import AgreementFigure, temporal_layers
+from nas.report.figures import temporal_layers
 from nas.report.formatting import (
     ABSENT,
     count,
     duration,
     interval,
     latency,
-    latency_with_interval,
     memory,
-    memory_with_interval,
     ratio,
     significant,
 )
@@ -86,18 +83,6 @@ class Span:
     shown: bool
     start_ratio: float
     length_ratio: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where one number of the page comes from."""
-
-    number: str
-    value: str
-    origin: str
-    where: str
-    how: str
-    file: str
 
 
 def headline(files: RunFiles) -> Headline | None:
@@ -263,151 +248,6 @@ def _epoch_s(text: str | None) -> float | None:
         return datetime.fromisoformat(text).timestamp() if text else None
     except ValueError:
         return None
-
-
-def origins(files: RunFiles, agreements: Sequence[AgreementFigure]) -> tuple[Origin, ...]:
-    """Return where every number of the page comes from, in the order of the page."""
-    rows: list[Origin] = []
-    if files.selected:
-        rows += _cost_origins(files, files.selected)
-    rows += _profile_origins(files)
-    rows += [_agreement_origin(figure) for figure in agreements]
-    rows += [row for run in files.trained for row in _training_origins(run)]
-    rows += [row for run in files.exported for row in _export_origins(run)]
-    return tuple(rows)
-
-
-def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
-    cost = chosen.cost
-    file = "search/front.json"
-    rows = [
-        Origin(
-            number="latency of the chosen architecture",
-            value=latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin),
-            origin=cost.origin,
-            where=cost.device,
-            how=f"{cost.predictor}; {cost.scenario}",
-            file=file,
-        ),
-        Origin(
-            number="peak memory of the chosen architecture",
-            value=memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin),
-            origin=cost.origin,
-            where=cost.device,
-            how=f"{cost.predictor}; {cost.scenario}",
-            file=file,
-        ),
-        Origin(
-            number="latency and memory per block",
-            value=f"{len(cost.blocks)} blocks",
-            origin=cost.origin,
-            where=cost.device,
-            how=cost.predictor,
-            file=file,
-        ),
-        Origin(
-            number="parameters",
-            value=count(cost.parameters),
-            origin="counted",
-            where="description of the network",
-            how="analytic, held equal to the built network by tests",
-            file=file,
-        ),
-    ]
-    if chosen.quality:
-        rows.append(
-            Origin(
-                number="quality of the candidates",
-                value=significant(chosen.quality.score),
-                origin="measured",
-                where="training host",
-                how=f"{chosen.quality.estimator}, {chosen.quality.fidelity}",
-                file="search/evaluations.jsonl",
-            )
-        )
-    loop = measured_row(files, chosen.architecture.digest)
-    if loop and files.closed_loop:
-        rows.append(
-            Origin(
-                number="measured latency of the chosen architecture",
-                value=latency(loop.measured_ms),
-                origin="measured",
-                where=files.closed_loop.device,
-                how="whole network, after the search",
-                file="closed_loop/closed_loop.json",
-            )
-        )
-    return rows
-
-
-def _profile_origins(files: RunFiles) -> list[Origin]:
-    groups = Counter((record.level, record.origin, record.device.name) for record in files.records)
-    samples: Counter[tuple[str, str, str]] = Counter()
-    for record in files.records:
-        samples[record.level, record.origin, record.device.name] += len(record.steady_ms)
-    return [
-        Origin(
-            number=f"{level} profiles",
-            value=f"{number:,} records",
-            origin=origin,
-            where=device,
-            how=f"{samples[level, origin, device]:,} samples after warm-up",
-            file="profile/records.jsonl",
-        )
-        for (level, origin, device), number in sorted(groups.items())
-    ]
-
-
-def _agreement_origin(figure: AgreementFigure) -> Origin:
-    return Origin(
-        number=figure.title,
-        value=f"median error {ratio(figure.median_error_ratio)}, coverage {ratio(figure.seen_coverage)}",
-        origin="measured",
-        where=figure.device,
-        how=f"{len(figure.points)} networks predicted and measured",
-        file=figure.source,
-    )
-
-
-def _training_origins(run: TrainedRun) -> list[Origin]:
-    rows = []
-    if run.metrics:
-        rows.append(
-            Origin(
-                number="training curves",
-                value=f"{len(run.metrics):,} records",
-                origin="measured",
-                where="training host",
-                how=f"network {run.digest}" if run.digest else "training during the search",
-                file=f"{run.folder}/metrics.jsonl",
-            )
-        )
-    if run.rows:
-        clips = sorted({row.num_clips for row in run.rows if row.num_clips})
-        rows.append(
-            Origin(
-                number="attribute accuracies, flicker, jitter",
-                value=f"{len(run.rows)} samplers",
-                origin="measured",
-                where="training host",
-                how=f"analytic detector, {'/'.join(map(str, clips)) or 'unknown number of'} clips each",
-                file=f"{run.folder}/evaluation.json",
-            )
-        )
-    return rows
-
-
-def _export_origins(run: ExportedRun) -> list[Origin]:
-    return [
-        Origin(
-            number="package size, operations, checks",
-            value=memory(run.model.package_bytes / 1e6),
-            origin="measured",
-            where="export host",
-            how="read back from the saved package; not run on a device",
-            file=f"{run.folder}/export.json",
-        )
-    ]
 
 
 def _interval_words(range_: Any, value: float) -> str:

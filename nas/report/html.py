@@ -14,6 +14,7 @@ from nas.core.files import write_text_atomically
 from nas.report import facts, figures, formatting, plots
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
+from nas.report.origins import origins
 from nas.report.run_files import FileFault, RunFiles, read_run
 from nas.report.tables import write_tables
 
@@ -98,7 +99,7 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "total_seconds": sum(stage.seconds or 0.0 for stage in files.stages),
         "timeline": facts.timeline(files.stages),
         "faults": (*files.faults, *faults),
-        "origins": facts.origins(files, agreements),
+        "origins": origins(files, agreements),
         "manifest": _flat(files.manifest),
         "missing": _missing(files),
     }

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nas.core.evaluation import Evaluation
-    from nas.report.facts import AttributeTable, Origin
+    from nas.report.facts import AttributeTable
     from nas.report.figures import AgreementFigure
+    from nas.report.origins import Origin
     from nas.report.run_files import ExportedRun, RunFiles, StageState, TrainedRun
 
 Row = tuple[Any, ...]

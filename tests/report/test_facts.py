@@ -7,6 +7,7 @@ import pytest
 
 from nas.report import facts
 from nas.report.clips import clips_of, describe_row
+from nas.report.origins import origins
 from nas.report.run_files import StageState, TrainedRun, TrainingRow, read_run
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def test_extrapolation_is_said(finished_run: Path) -> None:
 
 def test_every_origin_names_a_file_of_the_run(finished_run: Path) -> None:
     files = read_run(finished_run)
-    rows = facts.origins(files, ())
+    rows = origins(files, ())
     assert all((finished_run / row.file).exists() for row in rows)
     assert {row.origin for row in rows} == {"predicted", "measured", "counted"}
 
