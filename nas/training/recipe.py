@@ -91,21 +91,41 @@ def train_model(
         TrainingError: A loss is not finite; the message names stage and step.
         CheckpointError: A file in ``folder`` cannot be used.
     """
-    progress = progress or SilentProgress()
-    metrics = folder / "metrics.jsonl"
     taught = train_teacher(
         teacher,
         data,
         options=options.teacher,
         folder=teacher_folder or folder / "teacher",
         streams=streams,
-        metrics=metrics,
+        metrics=folder / "metrics.jsonl",
         progress=progress,
     )
+    return train_student(taught, student, data, options=options, folder=folder, streams=streams, progress=progress)
+
+
+def train_student(
+    taught: StageResult,
+    student: nn.Module,
+    data: LatentClips,
+    *,
+    options: RecipeOptions,
+    folder: Path,
+    streams: RandomStreams,
+    progress: Progress | None = None,
+) -> RecipeResult:
+    """The three student stages of ``train_model`` after a finished teacher, and all evaluation lines.
+
+    Raises:
+        TrainingError: A loss is not finite; the message names stage and step.
+        CheckpointError: A file in ``folder`` cannot be used.
+    """
+    progress = progress or SilentProgress()
+    metrics = folder / "metrics.jsonl"
+    teacher = taught.kit
+    own = teacher.with_denoiser(student)
     rows = _Rows(folder, options.evaluation, streams.integer("evaluation") % 2**31, progress)
     rows.add_real()
     rows.add_many_steps(taught, "teacher")
-    own = teacher.with_denoiser(student)
     distilled = distil(
         own,
         teacher,

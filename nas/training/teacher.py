@@ -35,7 +35,7 @@ class NoiseOptions:
         image_ratio: Share of batches made of single frames (0.2: TRAINING section 2, adversarial run).
     """
 
-    time_mean: float = 0.0
+    time_mean: float = 0.5
     time_std: float = 1.0
     text_dropout: float = 0.1
     image_ratio: float = 0.2
@@ -45,7 +45,7 @@ class NoiseOptions:
 class TeacherOptions:
     """Options of ``train_teacher``; steps are set for about 240 s on two CPU cores."""
 
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2000))
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2400))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 
