@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 import traceback
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ class Console:
 
 
 def _write_traceback(log: Path | None) -> Path:
-    place = log or Path("nas-error.log")
+    place = log or Path(tempfile.gettempdir()) / "nas-error.log"
     with place.open("a", encoding="utf-8") as stream:
         stream.write(traceback.format_exc())
     return place

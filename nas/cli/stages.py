@@ -24,14 +24,15 @@ def _perform(
 ) -> None:
     """Do ``stages`` of a run (None: every stage its YAML has) and print what they gave."""
     with console.errors():
-        from nas.pipeline.context import open_run
-        from nas.pipeline.stages import perform, plan, summary
+        from nas.pipeline.context import find_run, open_run
+        from nas.pipeline.stages import chosen_stages, perform, plan, summary
 
-        context = open_run(run, overrides=overrides)
         if dry_run:
-            steps = plan(context, stages)
+            steps = plan(*find_run(run, overrides=overrides), stages)
             console.result({"plan": steps}, "\n".join(f"{step['stage']}: {step['text']}" for step in steps))
             return
+        context = open_run(run, overrides=overrides)
+        chosen_stages(context.config, stages)
         with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
             perform(context, stages, force=force, progress=console.progress, say=console.say)
         data = summary(context)

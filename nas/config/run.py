@@ -15,6 +15,7 @@ from nas.core.schema import to_data
 from nas.quality.supernet import SupernetOptions
 from nas.training.adversarial import AdversarialOptions
 from nas.training.distillation import DistillationOptions
+from nas.training.recipe import EvaluationOptions
 from nas.training.teacher import TeacherOptions
 from nas.training.trajectory import CollectionOptions, TrajectoryOptions
 
@@ -188,19 +189,23 @@ class TrainSection(Section):
 
     needs_gpu: bool = False
     clips: Count = 8192
-    guidance: Annotated[float, Field(ge=1.0)] = 3.0
-    evaluation_clips: Annotated[int, Field(ge=18)] = 216
     teacher: TeacherOptions = TeacherOptions()
     distillation: DistillationOptions = DistillationOptions()
     collection: CollectionOptions = CollectionOptions()
     trajectory: TrajectoryOptions = TrajectoryOptions()
     adversarial: AdversarialOptions = AdversarialOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
 
 
 class ExportSection(Section):
-    """The Core ML package."""
+    """The Core ML package.
 
-    minimum_os: Literal["ios17", "ios18"] = "ios18"
+    ``image_weights`` is a local SD v1.5 UNet (a diffusers folder or one safetensors file) for the backbone of a network
+    that this run did not train; without it such a network keeps its fresh weights.
+    """
+
+    minimum_os: Literal["ios18"] = "ios18"
+    image_weights: str | None = None
 
 
 class ClosedLoopSection(Section):

@@ -73,14 +73,18 @@ def _document_path(location: tuple[int | str, ...], data: Any) -> Path:
     """Drop the union tags that pydantic puts into a location; a missing or unknown last key stays."""
     path: list[str | int] = []
     for index, part in enumerate(location):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if _holds(data, part):
             data = data[part]
         elif index < len(location) - 1:
             continue
         path.append(part)
     return tuple(path)
+
+
+def _holds(data: Any, part: int | str) -> bool:
+    if isinstance(data, list):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, dict) and part in data
 
 
 def _message(item: ErrorDetails, path: Path, model: type[BaseModel], data: Any) -> str:

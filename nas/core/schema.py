@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,14 +28,21 @@ def to_data(value: Any) -> Any:
     return value
 
 
-def from_data(kind: type[T], data: Any, *, where: str = "data") -> T:
+def from_data(kind: type[T], data: Any, *, where: str = "data", partial: bool = False) -> T:
     """Rebuild a frozen dataclass from ``to_data``.
+
+    Args:
+        kind: The dataclass, or a container of some.
+        data: Plain data.
+        where: File and record, for messages.
+        partial: Ignore fields that ``kind`` does not have; for readers that need only some.
 
     Raises:
         InputError: A field is missing, unknown or of the wrong type; all faults are named.
     """
+    extra: Literal["ignore", "forbid"] = "ignore" if partial else "forbid"
     try:
-        return cast("T", _adapter(cast("Hashable", kind)).validate_python(data))
+        return cast("T", _adapter(cast("Hashable", kind)).validate_python(data, extra=extra))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:8])
         raise InputError(f"{where}: not a {kind.__name__}: {faults}") from error

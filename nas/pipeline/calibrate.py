@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latency_models import CalibrationOptions, calibrate, call_label, read_profile, save_predictor
+from latency_models import CalibrationOptions, calibrate, call_label, choose_networks, read_profile, save_predictor
 from nas.core.files import write_json
 from nas.pipeline.context import present
 from nas.pipeline.costs import prior_device
-from nas.pipeline.networks import calibration_networks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         ProfileError: The profile is damaged, mixed, or too small for the asked coverage.
     """
     config = context.config
-    networks = calibration_networks(context, present(config.profile, "profile").networks)
+    networks = choose_networks(context.space, present(config.profile, "profile").networks, context.streams)
     profiles = read_profile(
         context.path("profile", "records.jsonl"), scenario=call_label(context.scenario), device=config.device.name
     )

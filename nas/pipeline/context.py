@@ -41,23 +41,42 @@ def open_run(run: str, *, overrides: tuple[str, ...] = ()) -> Context:
         ConfigError: The YAML is faulty, or ``overrides`` are given for a run directory.
         InputError: The path does not exist or is damaged.
     """
-    path = Path(run)
+    path, config = _read(run, overrides)
     if path.is_dir():
-        if overrides:
-            raise ConfigError(
-                f"{path}: --set cannot change a run that has begun", hint="give the YAML file to start another run"
-            )
-        directory = RunDirectory.open(path)
-        return _context(load_run(path / "resolved.yaml"), directory)
-    config = load_run(path, overrides)
+        return _context(config, RunDirectory.open(path))
+    parent, name = Path(config.run.directory), config.run.name
+    _check_space(config)
     directory = RunDirectory.for_config(
-        path,
-        parent=Path(config.run.directory),
-        name=config.run.name,
-        resolved=resolved_text(config),
-        seed=config.run.seed,
+        path, parent=parent, name=name, resolved=resolved_text(config), seed=config.run.seed
     )
     return _context(config, directory)
+
+
+def find_run(run: str, *, overrides: tuple[str, ...] = ()) -> tuple[RunConfig, RunDirectory | None]:
+    """Return the configuration of ``open_run`` and its directory if there is one already; writes nothing.
+
+    Raises:
+        ConfigError: See ``open_run``.
+        InputError: See ``open_run``.
+    """
+    path, config = _read(run, overrides)
+    if path.is_dir():
+        return config, RunDirectory.open(path)
+    _check_space(config)
+    parent, name = Path(config.run.directory), config.run.name
+    return config, RunDirectory.find(parent=parent, name=name, resolved=resolved_text(config))
+
+
+def _read(run: str, overrides: tuple[str, ...]) -> tuple[Path, RunConfig]:
+    path = Path(run)
+    if not path.is_dir():
+        return path, load_run(path, overrides)
+    if overrides:
+        raise ConfigError(
+            f"{path}: --set cannot change a run that has begun", hint="give the YAML file to start another run"
+        )
+    RunDirectory.open(path)
+    return path, load_run(path / "resolved.yaml")
 
 
 def present(section: T | None, name: str) -> T:
@@ -77,17 +96,17 @@ def resolved_text(config: RunConfig) -> str:
 
 
 def _context(config: RunConfig, directory: RunDirectory) -> Context:
-    space = search_spaces.get(config.space.name)
-    if space.version != config.space.version:
-        raise ConfigError(
-            f"space.version: {config.space.name!r} is at version {space.version}, got {config.space.version}"
-        )
-    scenario = config.scenario.build()
-    space.backbone.latent_size(scenario)
     return Context(
         config=config,
         directory=directory,
-        space=space,
-        scenario=scenario,
+        space=_check_space(config),
+        scenario=config.scenario.build(),
         streams=RandomStreams(config.run.seed),
     )
+
+
+def _check_space(config: RunConfig) -> TemporalSpace:
+    """Return the run's space after checking what the YAML's schema cannot: its name, version and the clip's size."""
+    space = search_spaces.get(f"{config.space.name}/{config.space.version}")
+    space.backbone.latent_size(config.scenario.build())
+    return space

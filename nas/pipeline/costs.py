@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from search_spaces.temporal import TemporalSpace
 
 # What a host's blocks fall back to when they were not measured.
-_HOST_PRIORS = {"host-cpu": "host_cpu", "host-cuda": "host_cpu"}
+_HOST_PRIORS = {"host-cpu": "host_cpu", "host-cuda": "host_cuda"}
 
 
 def prior_device(context: Context) -> DeviceSpec:

@@ -1,4 +1,4 @@
-"""Which blocks and networks of a space are measured, and how each becomes a measurement job."""
+"""How blocks and networks of a space become measurement jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from latency_models.jobs import MeasurementJob, Prepared
-from search_spaces.operators import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,29 +13,7 @@ if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.scenario import Scenario
     from nas.core.workload import BlockSpec
-    from nas.pipeline.context import Context
     from search_spaces.temporal import TemporalSpace
-
-
-def distinct_blocks(space: TemporalSpace, scenario: Scenario) -> tuple[BlockSpec, ...]:
-    """Return every distinct block of the space: the backbone's, and each option of each slot."""
-    base = [0] * len(space.slots())
-    found: dict[str, BlockSpec] = {}
-    for position, slot in enumerate(space.slots()):
-        for option in range(len(space.options(slot))):
-            options = [*base[:position], option, *base[position + 1 :]]
-            workload = space.workload(space.from_options(options), scenario)
-            found.update((spec.signature, spec) for _, spec in workload.blocks)
-    return tuple(found[signature] for signature in sorted(found))
-
-
-def calibration_networks(context: Context, count: int) -> tuple[Architecture, ...]:
-    """Return ``count`` networks to calibrate on: the smallest, the largest, and distinct random ones."""
-    rng = context.streams.python("calibration-networks")
-    found = dict.fromkeys([context.space.smallest(), context.space.largest()])
-    while len(found) < count and len(found) < context.space.count():
-        found.setdefault(sample(context.space, rng))
-    return tuple(found)[:count]
 
 
 def block_job(spec: BlockSpec, scenario: Scenario, device: str) -> MeasurementJob:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from latency_models import MeasurementPlan, call_label, measure_all
+from latency_models import MeasurementPlan, call_label, choose_networks, distinct_blocks, measure_all
 from latency_models.backends.torch_host import TorchHostBackend
 from nas.core.errors import UnavailableError
 from nas.pipeline.context import present
-from nas.pipeline.networks import block_job, calibration_networks, distinct_blocks, network_jobs
+from nas.pipeline.networks import block_job, network_jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from nas.core.protocols import Progress
     from nas.pipeline.context import Context
+
+
+_HOSTS: Mapping[str, Literal["cpu", "cuda"]] = {"host-cpu": "cpu", "host-cuda": "cuda"}
 
 
 def perform(context: Context, folder: Path, progress: Progress) -> str:
@@ -27,8 +31,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     section = present(context.config.profile, "profile")
     backend = host_backend(context)
     blocks = distinct_blocks(context.space, context.scenario)
-    networks = calibration_networks(context, section.networks)
-    jobs = [block_job(spec, context.scenario, backend.device) for spec in blocks]
+    networks = choose_networks(context.space, section.networks, context.streams)
+    jobs = [block_job(spec, context.scenario, backend.device) for spec in blocks.values()]
     jobs += network_jobs(context.space, networks, context.scenario, backend.device)
     profiles = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
     return (
@@ -44,14 +48,15 @@ def host_backend(context: Context) -> TorchHostBackend:
         UnavailableError: The device is a phone, which this machine cannot measure.
     """
     name = context.config.device.name
-    if name == "host-cpu":
-        return TorchHostBackend("cpu", threads=context.config.device.threads)
-    if name == "host-cuda":
-        return TorchHostBackend("cuda", threads=context.config.device.threads)
-    raise UnavailableError(
-        f"device {name!r} cannot be measured from here: host-cpu and host-cuda can",
-        hint="leave out the sections profile, calibrate and closed_loop to search with the device's prior",
-    )
+    kind = _HOSTS.get(name)
+    if kind is None:
+        raise UnavailableError(
+            f"device {name!r} cannot be measured from here: {' and '.join(_HOSTS)} can",
+            hint="leave out the sections profile, calibrate and closed_loop to search with the device's prior",
+        )
+    # The bare backbone runs beside every network, so that what slows it down is divided out of what slows them down.
+    anchor = network_jobs(context.space, [context.space.smallest()], context.scenario, kind)[0]
+    return TorchHostBackend(kind, threads=context.config.device.threads, network_anchor=anchor)
 
 
 def measurement_plan(context: Context, *, network_seconds: float | None = None) -> MeasurementPlan:

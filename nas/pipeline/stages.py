@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from nas.config.run import RunConfig
     from nas.core.protocols import Progress
     from nas.pipeline.context import Context
+    from nas.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One stage: the module that does it, the stages it reads, and the sections of the YAML it depends on.
 
-    ``optional`` stages are read when the YAML has their section.
+    A stage that is read must be done, unless the YAML has no section for it or it was left out. ``always`` stages run
+    even when they are done.
     """
 
     name: str
@@ -47,30 +50,34 @@ STAGES: tuple[Stage, ...] = (
 _BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def chosen_stages(context: Context, names: tuple[str, ...] | None) -> tuple[Stage, ...]:
+def chosen_stages(config: RunConfig, names: tuple[str, ...] | None) -> tuple[Stage, ...]:
     """Return the named stages, or every stage whose section the YAML has.
 
     Raises:
         ConfigError: A named stage has no section in the YAML.
     """
-    present = tuple(stage for stage in STAGES if getattr(context.config, stage.name) is not None)
+    given = tuple(stage for stage in STAGES if getattr(config, stage.name) is not None)
     if names is None:
-        return present
-    missing = [name for name in names if _BY_NAME[name] not in present]
+        return given
+    missing = [name for name in names if _BY_NAME[name] not in given]
     if missing:
-        raise ConfigError(
-            f"{context.directory.path}: the YAML has no section {missing[0]!r}", hint=f"add `{missing[0]}: {{}}`"
-        )
+        raise ConfigError(f"the YAML has no section {missing[0]!r}", hint=f"add `{missing[0]}: {{}}`")
     return tuple(_BY_NAME[name] for name in names)
 
 
-def plan(context: Context, names: tuple[str, ...] | None) -> list[dict[str, str]]:
-    """Say for each stage what ``perform`` would do."""
+def plan(config: RunConfig, directory: RunDirectory | None, names: tuple[str, ...] | None) -> list[dict[str, str]]:
+    """Say for each stage what ``perform`` would do; ``directory`` is None for a run that has not begun."""
     rows = []
-    for stage in chosen_stages(context, names):
-        state = context.directory.state(stage.name)
-        stale = _stale(context, stage) if state == "done" else ()
-        text = f"stale: {', '.join(stale)} changed" if stale else "done, kept" if state == "done" else f"{state}, to do"
+    for stage in chosen_stages(config, names):
+        state = directory.state(stage.name) if directory else "pending"
+        stale = _stale(config, directory, stage) if directory and state == "done" and not stage.always else ()
+        reason = _skip_reason(config, stage)
+        if stale:
+            text = f"stale: {', '.join(stale)} changed; needs --force"
+        elif reason:
+            text = f"left out: {reason}"
+        else:
+            text = "done, kept" if state == "done" and not stage.always else f"{state}, to do"
         rows.append({"stage": stage.name, "state": "stale" if stale else state, "text": text})
     return rows
 
@@ -92,10 +99,15 @@ def perform(
     for name in context.directory.mark_interrupted():
         say(f"{name}: was interrupted, goes on")
     say(f"run directory: {context.directory.path}")
-    for stage in chosen_stages(context, names):
-        directory = context.directory
+    directory = context.directory
+    for stage in chosen_stages(context.config, names):
+        reason = _skip_reason(context.config, stage)
+        if reason is not None:
+            directory.skip(stage.name, reason)
+            say(f"{stage.name}: left out: {reason}")
+            continue
         if directory.state(stage.name) == "done" and not stage.always and not force:
-            stale = _stale(context, stage)
+            stale = _stale(context.config, directory, stage)
             if stale:
                 raise InputError(
                     f"{directory.path}: stage {stage.name!r} is stale: {', '.join(stale)} changed since it ran",
@@ -104,10 +116,10 @@ def perform(
             directory.require(stage.name)
             say(f"{stage.name}: done, kept")
             continue
-        inputs = _inputs(context, stage)
+        inputs = _inputs(context.config, directory, stage)
         if force and not stage.always:
             _clear(directory.path / stage.name)
-        with directory.stage(stage.name, inputs, settings=_settings(context, stage)) as folder:
+        with directory.stage(stage.name, inputs, settings=_settings(context.config, stage)) as folder:
             line = stage.function()(context, folder, progress(stage.name))
         say(f"{stage.name}: {line}")
 
@@ -131,21 +143,34 @@ def summary(context: Context) -> dict[str, Any]:
     }
 
 
-def _inputs(context: Context, stage: Stage) -> list[str]:
+def _skip_reason(config: RunConfig, stage: Stage) -> str | None:
+    if stage.name == "train" and config.train is not None and config.train.needs_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "train.needs_gpu is set and torch sees no CUDA device"
+    return None
+
+
+def _inputs(config: RunConfig, directory: RunDirectory, stage: Stage) -> list[str]:
     """Files of earlier stages that this one depends on: their ``stage.json``, which holds the digests of the rest."""
-    read = [name for name in stage.reads if getattr(context.config, name) is not None]
-    context.directory.require(*read)
+    read = [name for name in stage.reads if getattr(config, name) is not None and directory.state(name) != "skipped"]
+    directory.require(*read)
     return [f"{name}/stage.json" for name in read]
 
 
-def _settings(context: Context, stage: Stage) -> dict[str, Any]:
-    data = context.config.model_dump()
-    return {name: data[name] for name in stage.sections} | ({} if stage.always else {"seed": context.config.run.seed})
+def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    data = config.model_dump()
+    return {} if stage.always else {"seed": config.run.seed} | {name: data[name] for name in stage.sections}
 
 
-def _stale(context: Context, stage: Stage) -> tuple[str, ...]:
-    read = [f"{name}/stage.json" for name in stage.reads if getattr(context.config, name) is not None]
-    return context.directory.stale(stage.name, read, settings=_settings(context, stage))
+def _stale(config: RunConfig, directory: RunDirectory, stage: Stage) -> tuple[str, ...]:
+    read = [
+        f"{name}/stage.json"
+        for name in stage.reads
+        if getattr(config, name) is not None and directory.state(name) != "skipped"
+    ]
+    return directory.stale(stage.name, read, settings=_settings(config, stage))
 
 
 def _clear(folder: Path) -> None:

@@ -209,7 +209,7 @@ class _Reader:
             stage,
             name,
             lambda: tuple(
-                from_data(kind, item, where=f"{name}: record {index}")
+                from_data(kind, item, where=f"{name}: record {index}", partial=True)
                 for index, item in enumerate(JsonLines(path).read(), start=1)
             ),
         )
@@ -253,7 +253,9 @@ class _Reader:
             body = self.attempt("train", file, lambda: _decode(path, file, "training_evaluation", dict)) or {}
             rows = (
                 self.attempt(
-                    "train", file, lambda: from_data(tuple[TrainingRow, ...], body.get("rows", []), where=file)
+                    "train",
+                    file,
+                    lambda: from_data(tuple[TrainingRow, ...], body.get("rows", []), where=file, partial=True),
                 )
                 or ()
             )
@@ -272,7 +274,7 @@ class _Reader:
 
 
 def _decode(path: Path, name: str, schema: str, kind: type[T]) -> T:
-    return from_data(kind, check_schema(read_json(path), schema, 1, where=name), where=name)
+    return from_data(kind, check_schema(read_json(path), schema, 1, where=name), where=name, partial=True)
 
 
 def _folders(path: Path) -> list[Path]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STAGES = ("profile", "calibrate", "search", "train", "export", "closed_loop", "report")
 
-State = Literal["pending", "running", "done", "failed", "interrupted"]
+State = Literal["pending", "running", "done", "failed", "interrupted", "skipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +81,18 @@ class RunDirectory:
 
         The settings are equal when ``resolved.yaml`` is, so a changed comment or ``--set`` of a default continues.
         """
+        found = cls.find(parent=parent, name=name, resolved=resolved)
+        return found or cls.create(config, parent=parent, name=name, resolved=resolved, seed=seed, command=command)
+
+    @classmethod
+    def find(cls, *, parent: Path, name: str, resolved: str) -> RunDirectory | None:
+        """Return the newest run called ``name`` under ``parent`` with these very settings; ``None`` without one."""
         wanted = resolved.encode()
         for folder in sorted(parent.glob(f"*-{_safe(name)}*"), reverse=True):
             stored = folder / "resolved.yaml"
             if (folder / "status.json").is_file() and stored.is_file() and stored.read_bytes() == wanted:
                 return cls.open(folder)
-        return cls.create(config, parent=parent, name=name, resolved=resolved, seed=seed, command=command)
+        return None
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -122,6 +128,10 @@ class RunDirectory:
     def state(self, stage: str) -> State:
         """Return the state of one stage; ``pending`` for one that status.json does not know."""
         return self.states().get(stage, StageState()).state
+
+    def skip(self, name: str, reason: str) -> None:
+        """Note that a stage was left out, and why."""
+        self._set(name, StageState(state="skipped", finished_at=timestamp(), error=reason))
 
     def mark_interrupted(self) -> tuple[str, ...]:
         """Turn stages left ``running`` by a process that is gone into ``interrupted`` and return their names.

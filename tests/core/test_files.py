@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nas.core.cost import Interval
 from nas.core.errors import InputError, UnavailableError
 from nas.core.files import JsonLines, canonical_json, read_json, sha256_path, write_json, write_text_atomically
-from nas.core.schema import check_schema, with_schema
+from nas.core.schema import check_schema, from_data, with_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
         write_json(target, {"x": float("inf")})
     assert target.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["front.json"]
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text_atomically(tmp_path / "index.html", "")
+    assert (tmp_path / "index.html").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -78,3 +85,10 @@ def test_schema_line_is_checked() -> None:
     assert check_schema(data, "front", 1, where="front.json") == {"members": []}
     with pytest.raises(InputError, match="schema is 'nas/front/1', this version reads 'nas/front/2'"):
         check_schema(data, "front", 2, where="front.json")
+
+
+def test_unknown_fields_are_faults_unless_a_part_is_read() -> None:
+    data = {"low": 1.0, "high": 2.0, "coverage": 0.9, "width": 1.0}
+    with pytest.raises(InputError, match=r"front\.json: not a Interval: width"):
+        from_data(Interval, data, where="front.json")
+    assert from_data(Interval, data, partial=True) == Interval(low=1.0, high=2.0, coverage=0.9)

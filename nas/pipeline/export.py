@@ -1,0 +1,67 @@
+"""The ``export`` stage: the chosen network as a checked Core ML package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from nas.core.artefacts import TrainedModel
+from nas.core.files import read_json, write_json
+from nas.core.schema import check_schema, from_data, to_data, with_schema
+from nas.export.denoiser import export_denoiser
+from nas.export.metadata import ExportMetadata
+from nas.models.build import build_denoiser
+from nas.models.unet import VideoUNet
+from nas.models.weights import load_image_weights
+from nas.pipeline.context import present
+from nas.runs.front import read_front
+
+if TYPE_CHECKING:
+    from nas.core.architecture import Architecture
+    from nas.core.protocols import Progress
+    from nas.pipeline.context import Context
+
+
+def perform(context: Context, folder: Path, progress: Progress) -> str:
+    """Export the trained network, or the chosen architecture with image or fresh weights where none was trained.
+
+    Raises:
+        CheckpointError: The trained weights or the image weights cannot be read.
+        UnavailableError: coremltools is missing or the disk is full.
+        VerificationError: A check of the package failed.
+    """
+    front = read_front(context.path("search", "front.json"))
+    member = next(item for item in front.members if item.architecture.digest == front.selected)
+    own = folder / member.architecture.digest
+    denoiser, trained = _network(context, member.architecture, folder)
+    model = export_denoiser(
+        denoiser,
+        context.scenario,
+        own,
+        metadata=ExportMetadata(trained=trained, cost=member.cost, quality=member.quality),
+        progress=progress,
+    )
+    weights = f"{trained.stage} weights" if trained else "untrained temporal layers"
+    passed = sum(check.passed for check in model.checks)
+    return (
+        f"{own / model.package}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
+        f"{passed} of {len(model.checks)} checks passed, {model.seconds:.0f} s, peak memory {model.peak_rss_mb:,.0f} MB"
+    )
+
+
+def _network(context: Context, architecture: Architecture, folder: Path) -> tuple[VideoUNet, TrainedModel | None]:
+    record = context.path("train", architecture.digest, "model.json")
+    if record.is_file():
+        body = check_schema(read_json(record), "trained_model", 1, where=str(record))
+        trained = from_data(TrainedModel, body, where=str(record))
+        return VideoUNet.from_pretrained(context.path(trained.folder)).eval(), trained
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.streams.integer("fresh-weights"))
+        denoiser = build_denoiser(context.space, architecture).eval()
+    source = present(context.config.export, "export").image_weights
+    if source is not None:
+        report = load_image_weights(denoiser, Path(source))
+        write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(report)))
+    return denoiser, None
