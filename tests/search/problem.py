@@ -7,10 +7,13 @@ from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nas.core.architecture import Architecture, ChoiceSpec
 from nas.core.cost import CostEstimate, Interval
 from nas.core.errors import ArchitectureError, TrainingError
 from nas.core.evaluation import Evaluation, Quality
+from nas.search.exact import AdditiveCosts, SlotSum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,6 +119,17 @@ class AdditiveProblem:
         options = self.space.to_options(architecture)
         score = sum(row[option] for row, option in zip(self.score, options, strict=True))
         return Quality(score=score, estimator=self.name, fidelity=self.fidelity)
+
+    @property
+    def costs(self) -> AdditiveCosts:
+        """The same costs as tables, for engines that know them."""
+        latency = SlotSum.of(self.latency, base=100.0)
+        return AdditiveCosts(
+            latency_ms=latency,
+            latency_high_ms=latency.scaled(self.margin),
+            activation_mb=tuple(50.0 + np.array(row) for row in self.memory),
+            activation_high_ratio=self.margin,
+        )
 
     @property
     def prices(self) -> Prices:

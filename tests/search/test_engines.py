@@ -164,14 +164,14 @@ def test_optuna_engine_never_repeats_itself_and_ends_when_the_space_does() -> No
 @pytest.mark.parametrize("name", engines.names())
 def test_first_proposal_is_the_smallest_architecture(name: str) -> None:
     problem = AdditiveProblem()
-    engine = engines.build(name, problem.space, {}, RandomStreams(0))
+    engine = engines.build(name, problem.space, {}, RandomStreams(0), costs=problem.costs)
     assert problem.space.to_options(engine.ask(3)[0].architecture) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", engines.names())
 def test_asking_in_parts_equals_asking_at_once(name: str) -> None:
     problem = AdditiveProblem()
-    parts, whole = (engines.build(name, problem.space, {}, RandomStreams(0)) for _ in range(2))
+    parts, whole = (engines.build(name, problem.space, {}, RandomStreams(0), costs=problem.costs) for _ in range(2))
     assert [one.architecture for count in (1, 4, 2) for one in parts.ask(count)] == [
         one.architecture for one in whole.ask(7)
     ]
@@ -203,7 +203,10 @@ def test_exhaustive_search_refuses_a_large_space_with_its_count() -> None:
 
 
 def test_unknown_engine_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="'optima' is unknown; allowed: exhaustive, optuna, random") as caught:
+    with pytest.raises(
+        ConfigError,
+        match="'optima' is unknown; allowed: evolving, exhaustive, model_based, optuna, random, regularised",
+    ) as caught:
         engines.get("optima")
     assert caught.value.hint == "did you mean 'optuna'?"
 

@@ -8,18 +8,25 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from nas.core.cost import Budget
 from nas.core.errors import ConfigError, InputError
 from nas.core.schema import from_data
 
 if TYPE_CHECKING:
     from nas.core.protocols import SearchEngine, SearchSpace
     from nas.core.rng import RandomStreams
+    from nas.search.exact import AdditiveCosts
 
 ENGINES = {
+    "evolving": "nas.search.engines.evolving:GreedyEvolving",
     "exhaustive": "nas.search.engines.exhaustive:ExhaustiveSearch",
+    "model_based": "nas.search.engines.model_based:ModelBasedSearch",
     "optuna": "nas.search.engines.optuna_samplers:OptunaSearch",
     "random": "nas.search.engines.random_search:RandomSearch",
+    "regularised": "nas.search.engines.regularised:RegularisedEvolution",
 }
+
+NO_LIMITS = Budget()
 
 
 def names() -> tuple[str, ...]:
@@ -43,7 +50,15 @@ def get(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def build(name: str, space: SearchSpace, options: Any, streams: RandomStreams) -> SearchEngine:
+def build(
+    name: str,
+    space: SearchSpace,
+    options: Any,
+    streams: RandomStreams,
+    *,
+    costs: AdditiveCosts | None = None,
+    budget: Budget | None = None,
+) -> SearchEngine:
     """Return a fresh engine.
 
     Args:
@@ -51,14 +66,28 @@ def build(name: str, space: SearchSpace, options: Any, streams: RandomStreams) -
         space: Where it searches.
         options: Its ``Options``, or a mapping of their fields; fields left out keep their defaults.
         streams: The run's random streams.
+        costs: Known costs by slot and option; engines with ``needs_costs`` use them.
+        budget: Limits that such an engine keeps to by itself; none when left out.
 
     Raises:
-        ConfigError: The name or an option is wrong.
+        ConfigError: The name or an option is wrong, or the engine needs costs and there are none.
     """
     engine = get(name)
     if isinstance(options, Mapping):
         options = _decode(name, engine.Options, options)
-    return cast("SearchEngine", engine(space, options, streams))
+    if not getattr(engine, "needs_costs", False):
+        return cast("SearchEngine", engine(space, options, streams))
+    if costs is None:
+        raise ConfigError(
+            f"search engine {name!r} works on a table of costs by slot and option, and none was given",
+            hint="pass costs to engines.build, or choose an engine that learns costs: optuna, random",
+        )
+    sizes = tuple(len(space.options(slot)) for slot in space.slots())
+    if costs.sizes != sizes:
+        raise ConfigError(
+            f"the table of costs has {costs.sizes} options by slot, space {space.identifier!r} has {sizes}"
+        )
+    return cast("SearchEngine", engine(space, options, streams, costs=costs, budget=budget or NO_LIMITS))
 
 
 def _decode(name: str, kind: Any, options: Mapping[str, Any]) -> Any:

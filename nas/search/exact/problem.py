@@ -202,3 +202,8 @@ def within(costs: CostArrays, budget: Budget) -> BoolArray:
         if limit is not None:
             inside &= values <= limit
     return inside
+
+
+def stack(rows: Sequence[Sequence[int]], num_slots: int) -> IntArray:
+    """Return ``rows`` as option indices (N, L), also when there is none."""
+    return np.array(rows, dtype=np.int64).reshape(len(rows), num_slots)

@@ -1,0 +1,252 @@
+"""Model-based search: learn quality, draw from the posterior, solve each draw exactly, judge where it gains most.
+
+Costs are known, so only quality is learned (``nas.search.quality_model``). Every batch takes several posterior draws;
+the exact front of each under the budget is where the best candidates would be if the draw were true, and those that
+add most hypervolume to what the draw says of the architectures judged so far are proposed (Thompson sampling with
+hypervolume, after Bradford et al. 2018, J. Global Optimization 71, 407-438, with exact fronts in place of a genetic
+algorithm). Nothing over the budget and nothing known is proposed.
+
+The first proposals are the cheapest architecture, then members of the fronts of made-up qualities that rise with cost:
+feasible, rich and different from each other.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.core.errors import ConfigError
+from nas.core.evaluation import Proposal
+from nas.search import acquisition
+from nas.search.exact import AdditiveProblem, ExactFront, SlotSum, solve
+from nas.search.exact.problem import stack, within
+from nas.search.neighbours import TRIES, cheapest, new_neighbour
+from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.core.cost import Budget
+    from nas.core.evaluation import Evaluation
+    from nas.core.protocols import SearchSpace
+    from nas.core.rng import RandomStreams
+    from nas.search.exact import AdditiveCosts
+    from nas.search.exact.problem import FloatArray
+
+# A new fit of the scales at most every time the observations have grown by this factor.
+_GROWTH_BEFORE_NEW_SCALES = 1.15
+_DRAWS_BEFORE_CHANCE = 4
+_START_LABELS = 200
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelBasedOptions:
+    """Settings of the engine.
+
+    Attributes:
+        start: Proposals made before the model is used.
+        pairs: Whether neighbouring slots may interact.
+        picks_per_draw: Candidates taken from the front of one posterior draw; fewer is slower and more varied.
+        temperature: Distance of the draws from the posterior mean; 1 is the posterior, 0 its mean.
+        max_labels: Labels of the exact solver at one memory level; more are coarsened.
+    """
+
+    start: int = 24
+    pairs: bool = True
+    picks_per_draw: int = 2
+    temperature: float = 0.5
+    max_labels: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("start", "picks_per_draw", "max_labels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"search.engine.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.temperature >= 0:
+            raise ConfigError(f"search.engine.temperature must be at least 0, got {self.temperature}")
+
+
+class ModelBasedSearch:
+    """Proposes members of exact fronts of posterior draws."""
+
+    Options = ModelBasedOptions
+    needs_costs = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: ModelBasedOptions,
+        streams: RandomStreams,
+        *,
+        costs: AdditiveCosts,
+        budget: Budget,
+    ) -> None:
+        self._space = space
+        self._options = options
+        self._streams = streams
+        self._costs = costs
+        self._budget = budget
+        self._rows: list[tuple[int, ...]] = []
+        self._scores: list[float] = []
+        self._errors: list[float] = []
+        self._told = 0
+        self._known: set[tuple[int, ...]] = set()
+        self._batch = 0
+        self._num_scaled = 0  # observations that the scales are learned from
+        self._scales: tuple[int, Scales] | None = None  # and the scales learned, a cache
+        self._current: _Batch | None = None
+        self._start: list[tuple[int, ...]] | None = None
+
+    def ask(self, count: int) -> list[Proposal]:
+        """Propose up to ``count`` feasible candidates, never one that was told or proposed before."""
+        if self._current is None:
+            self._current = _Batch(generator=self._streams.numpy("model_based", self._batch))
+        proposals: list[Proposal] = []
+        while len(proposals) < count:
+            options = self._next(self._current)
+            if options is None:
+                break
+            self._current.picked.append(options)
+            self._known.add(options)
+            proposals.append(Proposal(architecture=self._space.from_options(options)))
+        return proposals
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Learn the qualities; screened and failed candidates are only remembered."""
+        for evaluation in evaluations:
+            options = tuple(self._space.to_options(evaluation.architecture))
+            self._known.add(options)
+            if evaluation.quality is not None:
+                self._rows.append(options)
+                self._scores.append(evaluation.quality.score)
+                self._errors.append(evaluation.quality.standard_error or 0.0)
+        self._told += len(evaluations)
+        self._batch += 1
+        self._current = None
+        if len(self._rows) >= _GROWTH_BEFORE_NEW_SCALES * self._num_scaled:
+            self._num_scaled = len(self._rows)
+
+    def _next(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Return the options of the next proposal; ``None`` at the end."""
+        if self._start is None:
+            self._start = _start_designs(self._costs, self._budget, self._streams, self._options.start)
+        position = self._told + len(batch.picked)
+        if position < len(self._start):
+            return self._start[position]
+        if len(self._rows) >= 2:
+            for _ in range(_DRAWS_BEFORE_CHANCE):
+                if batch.left_of_draw == 0:
+                    self._draw(batch)
+                options = self._best_of_draw(batch)
+                if options is not None:
+                    batch.left_of_draw -= 1
+                    return options
+                batch.left_of_draw = 0
+        return self._by_chance(batch)
+
+    def _draw(self, batch: _Batch) -> None:
+        """Draw a quality from the posterior and solve it."""
+        if batch.model is None:
+            batch.model = QualityModel(self._observations(), self._learned_scales())
+        quality = batch.model.draw(batch.generator, temperature=self._options.temperature)
+        problem = AdditiveProblem(costs=self._costs, quality=quality)
+        batch.quality = quality
+        batch.front = solve(problem, self._budget, max_labels=self._options.max_labels)
+        batch.left_of_draw = self._options.picks_per_draw
+
+    def _best_of_draw(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Return the new member of the draw's front that adds most hypervolume, if any adds something."""
+        if batch.front is None or batch.quality is None:
+            return None
+        new = [index for index, row in enumerate(batch.front.options.tolist()) if tuple(row) not in self._known]
+        if not new:
+            return None
+        judged = stack([*self._rows, *batch.picked], len(self._costs.sizes))
+        costs = self._costs.score(judged)
+        known = np.stack([costs.latency_ms, costs.peak_memory_mb, -batch.quality.total(judged)], axis=1)
+        known = known[within(costs, self._budget)]
+        reference = _reference(batch.front.points(), known, self._budget)
+        gains = acquisition.gains(batch.front.points()[new], known, reference)
+        best = int(np.argmax(gains))
+        if not gains[best] > 0:
+            return None
+        return tuple(batch.front.options[new[best]].tolist())
+
+    def _by_chance(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Return a feasible new neighbour of something known; ``None`` after many failures."""
+        parents = [*self._rows, *batch.picked] or [cheapest(self._costs)]
+        row = new_neighbour(parents, self._known, self._costs, self._budget, batch.generator)
+        if row is None:
+            logger.info("nothing new inside the budget in %d tries", TRIES)
+        return row
+
+    def _observations(self) -> Observations:
+        return Observations(
+            options=stack(self._rows, len(self._costs.sizes)),
+            scores=np.array(self._scores),
+            errors=np.array(self._errors),
+            sizes=self._costs.sizes,
+            hints=(self._costs.latency_ms,),
+        )
+
+    def _learned_scales(self) -> Scales:
+        """Return scales learned from the first part of the observations, which grows in steps."""
+        if self._scales is None or self._scales[0] != self._num_scaled:
+            scales = learn_scales(self._observations().first(self._num_scaled), pairs=self._options.pairs)
+            self._scales = (self._num_scaled, scales)
+            logger.debug("scales from %d observations: %s", self._num_scaled, scales)
+        return self._scales[1]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    """What one batch has come to so far."""
+
+    generator: np.random.Generator
+    picked: list[tuple[int, ...]] = field(default_factory=list)
+    model: QualityModel | None = None
+    quality: SlotSum | None = None
+    front: ExactFront | None = None
+    left_of_draw: int = 0
+
+
+def _reference(front: FloatArray, known: FloatArray, budget: Budget) -> FloatArray:
+    """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none."""
+    points = np.concatenate([front, known])
+    worst, best = points.max(axis=0), points.min(axis=0)
+    corner = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
+    for axis, limit in enumerate((budget.latency_ms, budget.peak_memory_mb)):
+        if limit is not None:
+            corner[axis] = limit
+    return np.asarray(corner)
+
+
+def _start_designs(costs: AdditiveCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:
+    """Return up to ``count`` different designs: the cheapest, the richest feasible one, then a mixture of members.
+
+    Qualities are made up: the square root of what an option costs, and for the mixture times a lognormal factor.
+    """
+    generator = streams.numpy("model_based_start")
+    designs = [cheapest(costs)]
+    for trial in range(4 * count):
+        if len(designs) >= count:
+            break
+        spread = 1.0 if trial else 0.0
+        rows = [
+            np.sqrt(row - row.min()) * np.exp(spread * generator.normal(size=len(row)))
+            for row in costs.latency_ms.slots
+        ]
+        front = solve(
+            AdditiveProblem(costs=costs, quality=SlotSum(slots=tuple(rows))), budget, max_labels=_START_LABELS
+        )
+        if len(front) == 0:
+            break
+        index = int(generator.integers(len(front))) if trial else int(np.argmax(front.quality))
+        design = tuple(front.options[index].tolist())
+        if design not in designs:
+            designs.append(design)
+    return designs

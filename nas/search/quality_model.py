@@ -1,0 +1,270 @@
+"""Quality learned from evaluations: a Bayesian linear model over options, pairs of neighbouring options and hints.
+
+    y = b + sum_l a_l[x_l] + sum_l c_l[x_l, x_(l+1)] + sum_h g_h h(x) + noise
+
+Every coefficient has a Gaussian prior; the scales of ``a``, ``c``, ``g`` and of the noise are those of highest evidence
+(MacKay 1992, Neural Computation 4, 415-447), under a prior that expects pairs to matter less than single options. All
+work is done on the n x n covariance of the evaluations, since there are far more coefficients than evaluations. A
+posterior draw is a prior draw corrected by the data (Matheron's rule, Wilson et al. 2020, arXiv:2002.09309), again a
+sum over slots and pairs, which the exact solver can take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nas.search.exact.problem import FloatArray, IntArray, SlotSum
+
+# In units of the standard deviation of the scores: what is likely before any data, as (median, log10 spread).
+_PRIORS = {"single": (0.2, 0.5), "pair": (0.05, 0.5), "hint": (0.5, 0.7), "noise": (0.05, 0.5)}
+_BIAS_SCALE = 10.0
+_MOST_FOR_SCALES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """Standard deviations, in units of the scores' own: of single options, pairs, hints, and the noise."""
+
+    single: float = _PRIORS["single"][0]
+    pair: float = _PRIORS["pair"][0]
+    hint: float = _PRIORS["hint"][0]
+    noise: float = _PRIORS["noise"][0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observations:
+    """Architectures that were judged.
+
+    Attributes:
+        options: Option indices (n, L).
+        scores: Their qualities (n,).
+        errors: Known standard errors (n,), 0 where none is known; they come on top of the learned noise.
+        sizes: Number of options of each slot.
+        hints: Figures that quality may be a multiple of, such as latency; they only have to be sums over slots.
+    """
+
+    options: IntArray
+    scores: FloatArray
+    errors: FloatArray
+    sizes: tuple[int, ...]
+    hints: tuple[SlotSum, ...] = ()
+
+    def first(self, count: int) -> Observations:
+        """Return the first ``count`` of them."""
+        return Observations(
+            options=self.options[:count],
+            scores=self.scores[:count],
+            errors=self.errors[:count],
+            sizes=self.sizes,
+            hints=self.hints,
+        )
+
+    @cached_property
+    def centre(self) -> float:
+        """Mean score."""
+        return float(self.scores.mean())
+
+    @cached_property
+    def unit(self) -> float:
+        """Standard deviation of the scores, 1 where they are all equal."""
+        return float(self.scores.std()) or 1.0
+
+    @cached_property
+    def hint_values(self) -> FloatArray:
+        """Standardised hints (n, number of hints)."""
+        return np.stack([hint.total(self.options) for hint in self.scaled_hints], axis=1).reshape(
+            len(self.options), len(self.hints)
+        )
+
+    @cached_property
+    def scaled_hints(self) -> tuple[SlotSum, ...]:
+        """Hints with mean 0 and standard deviation 1 over the observations."""
+        scaled = []
+        for hint in self.hints:
+            values = hint.total(self.options)
+            factor = 1.0 / (float(values.std()) or 1.0)
+            table = hint.scaled(factor)
+            base = table.base - factor * float(values.mean())
+            scaled.append(SlotSum(slots=table.slots, pairs=table.pairs, base=base))
+        return tuple(scaled)
+
+    @cached_property
+    def covariances(self) -> dict[str, FloatArray]:
+        """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
+        size = len(self.options)
+        single, pair = np.zeros((size, size)), np.zeros((size, size))
+        before = None
+        for column in self.options.T:
+            same = (column[:, None] == column[None, :]).astype(float)
+            single += same
+            if before is not None:
+                pair += same * before
+            before = same
+        hints = self.hint_values
+        return {"single": single, "pair": pair, "hint": hints @ hints.T}
+
+
+class QualityModel:
+    """The posterior given observations and scales."""
+
+    def __init__(self, observations: Observations, scales: Scales) -> None:
+        self.observations = observations
+        self.scales = scales
+        self._variances = _variances(observations, scales)
+        self._factor = _cholesky(_covariance(observations, scales))
+
+    def mean(self) -> SlotSum:
+        """Return the posterior mean."""
+        nothing = np.zeros(len(self.observations.options))
+        return self._corrected(_Coefficients.zeros(self.observations), nothing)
+
+    def draw(self, generator: np.random.Generator, *, temperature: float = 1.0) -> SlotSum:
+        """Return a draw from the posterior; its distance from the mean is multiplied by ``temperature``."""
+        prior = _Coefficients.drawn(self.observations, self.scales, generator, temperature)
+        noise = generator.normal(size=len(self._variances)) * np.sqrt(self._variances) * temperature
+        return self._corrected(prior, noise)
+
+    def _corrected(self, prior: _Coefficients, noise: FloatArray) -> SlotSum:
+        """Add to ``prior`` what the data say against it."""
+        data, scales = self.observations, self.scales
+        wanted = (data.scores - data.centre) / data.unit
+        weights = _solve(self._factor, wanted - prior.total(data) - noise)
+        single = [
+            row + scales.single**2 * np.bincount(column, weights, minlength=len(row))
+            for row, column in zip(prior.single, data.options.T, strict=True)
+        ]
+        pair = []
+        for slot, table in enumerate(prior.pair):
+            flat = data.options[:, slot] * table.shape[1] + data.options[:, slot + 1]
+            added = np.bincount(flat, weights, minlength=table.size).reshape(table.shape)
+            pair.append(table + scales.pair**2 * added)
+        hint = prior.hint + scales.hint**2 * (data.hint_values.T @ weights)
+        bias = prior.bias + _BIAS_SCALE**2 * float(weights.sum())
+        return _Coefficients(single=single, pair=pair, hint=hint, bias=bias).as_sum(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Coefficients:
+    """One value of every coefficient, for scores with mean 0 and standard deviation 1."""
+
+    single: list[FloatArray]
+    pair: list[FloatArray]
+    hint: FloatArray
+    bias: float
+
+    @classmethod
+    def zeros(cls, data: Observations) -> _Coefficients:
+        return cls(
+            single=[np.zeros(size) for size in data.sizes],
+            pair=[np.zeros(shape) for shape in zip(data.sizes[:-1], data.sizes[1:], strict=True)],
+            hint=np.zeros(len(data.hints)),
+            bias=0.0,
+        )
+
+    @classmethod
+    def drawn(
+        cls, data: Observations, scales: Scales, generator: np.random.Generator, temperature: float
+    ) -> _Coefficients:
+        shapes = zip(data.sizes[:-1], data.sizes[1:], strict=True)
+        return cls(
+            single=[temperature * scales.single * generator.normal(size=size) for size in data.sizes],
+            pair=[temperature * scales.pair * generator.normal(size=shape) for shape in shapes],
+            hint=temperature * scales.hint * generator.normal(size=len(data.hints)),
+            bias=temperature * _BIAS_SCALE * float(generator.normal()),
+        )
+
+    def total(self, data: Observations) -> FloatArray:
+        table = SlotSum(slots=tuple(self.single), pairs=tuple(self.pair), base=self.bias)
+        result = table.total(data.options) + data.hint_values @ self.hint
+        return np.asarray(result, dtype=float)
+
+    def as_sum(self, data: Observations) -> SlotSum:
+        """Return the coefficients as one table in the scores' own unit."""
+        slots = [row.copy() for row in self.single]
+        pairs = [table.copy() for table in self.pair]
+        base = self.bias
+        for weight, hint in zip(self.hint.tolist(), data.scaled_hints, strict=True):
+            base += weight * hint.base
+            for row, added in zip(slots, hint.slots, strict=True):
+                row += weight * added
+            for table, more in zip(pairs, hint.pairs or (), strict=False):
+                table += weight * more
+        scaled = SlotSum(slots=tuple(slots), pairs=tuple(pairs), base=base).scaled(data.unit)
+        return SlotSum(slots=scaled.slots, pairs=scaled.pairs, base=scaled.base + data.centre)
+
+
+def learn_scales(observations: Observations, *, pairs: bool = True) -> Scales:
+    """Return the scales of highest posterior probability, from at most the last 400 observations.
+
+    Args:
+        observations: What is known.
+        pairs: Whether pairs may matter at all; without them their scale is 0.
+    """
+    from scipy.optimize import minimize
+
+    recent = observations
+    if len(observations.options) > _MOST_FOR_SCALES:
+        recent = Observations(
+            options=observations.options[-_MOST_FOR_SCALES:],
+            scores=observations.scores[-_MOST_FOR_SCALES:],
+            errors=observations.errors[-_MOST_FOR_SCALES:],
+            sizes=observations.sizes,
+            hints=observations.hints,
+        )
+    names = [name for name in _PRIORS if (name != "pair" or pairs) and (name != "hint" or observations.hints)]
+    start = np.log([_PRIORS[name][0] for name in names])
+
+    def objective(logs: FloatArray) -> tuple[float, FloatArray]:
+        return _negative_log_posterior(recent, dict(zip(names, np.exp(logs).tolist(), strict=True)))
+
+    bounds = [(value - 7.0, value + 3.0) for value in start]
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+    return _scales(dict(zip(names, np.exp(found.x).tolist(), strict=True)))
+
+
+def _scales(named: dict[str, float]) -> Scales:
+    return Scales(**{name: named.get(name, 0.0) for name in _PRIORS})
+
+
+def _negative_log_posterior(data: Observations, named: dict[str, float]) -> tuple[float, FloatArray]:
+    """Return minus the log evidence and log prior, and its gradient by the logarithms of the scales."""
+    scales = _scales(named)
+    factor = _cholesky(_covariance(data, scales))
+    inverse = _solve(factor, np.eye(len(data.scores)))
+    wanted = (data.scores - data.centre) / data.unit
+    weights = inverse @ wanted
+    value = 0.5 * float(wanted @ weights) + float(np.log(np.diag(factor)).sum())
+    inner = inverse - np.outer(weights, weights)
+    gradient = []
+    for name, scale in named.items():
+        slope = np.trace(inner) if name == "noise" else np.sum(inner * data.covariances[name])
+        median, spread = _PRIORS[name]
+        distance = (np.log(scale) - np.log(median)) / (spread * np.log(10))
+        value += 0.5 * distance**2
+        gradient.append(scale**2 * float(slope) + distance / (spread * np.log(10)))
+    return value, np.array(gradient)
+
+
+def _covariance(data: Observations, scales: Scales) -> FloatArray:
+    parts = data.covariances
+    result = scales.single**2 * parts["single"] + scales.pair**2 * parts["pair"] + scales.hint**2 * parts["hint"]
+    result += _BIAS_SCALE**2
+    result[np.diag_indices_from(result)] += _variances(data, scales)
+    return np.asarray(result)
+
+
+def _variances(data: Observations, scales: Scales) -> FloatArray:
+    return scales.noise**2 + (data.errors / data.unit) ** 2 + 1e-8
+
+
+def _cholesky(covariance: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.cholesky(covariance), dtype=float)
+
+
+def _solve(factor: FloatArray, right: FloatArray) -> FloatArray:
+    from scipy.linalg import cho_solve
+
+    return np.asarray(cho_solve((factor, True), right, check_finite=False))

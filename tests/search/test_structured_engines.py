@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from itertools import product
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from problem import AdditiveProblem, FlatSpace, MemoryJournal, without_times
+
+from nas.core.cost import Budget
+from nas.core.errors import BudgetError, ConfigError
+from nas.core.pareto import hypervolume
+from nas.core.rng import RandomStreams
+from nas.search import engines, search
+
+if TYPE_CHECKING:
+    from nas.core.evaluation import Evaluation
+    from nas.search.loop import SearchResult
+
+NAMES = ("evolving", "model_based", "regularised")
+SMALL: dict[str, dict[str, Any]] = {
+    "evolving": {"probe_ratio": 0.3},
+    "model_based": {"start": 5},
+    "regularised": {"population": 8, "tournament": 3},
+}
+BUDGET = Budget(latency_ms=250.0, peak_memory_mb=100.0)
+
+
+def build(name: str, problem: AdditiveProblem, *, seed: int = 0, budget: Budget = BUDGET) -> Any:
+    streams = RandomStreams(seed)
+    return engines.build(name, problem.space, SMALL.get(name, {}), streams, costs=problem.costs, budget=budget)
+
+
+def go(
+    name: str,
+    problem: AdditiveProblem,
+    journal: MemoryJournal,
+    *,
+    evaluations: int,
+    seed: int = 0,
+    budget: Budget = BUDGET,
+) -> SearchResult:
+    return search(
+        problem.space,
+        build(name, problem, seed=seed, budget=budget),
+        cost_model=problem.prices,
+        quality_estimator=problem,
+        budget=budget,
+        journal=journal,
+        evaluations=evaluations,
+        batch=5,
+    )
+
+
+def costs_match_estimates(problem: AdditiveProblem) -> bool:
+    rows = np.array(list(product(range(problem.space.num_options), repeat=problem.space.num_slots)))
+    scored = problem.costs.score(rows)
+    estimates = [problem.cost(problem.space.from_options(row)) for row in rows.tolist()]
+    return bool(
+        np.allclose(scored.latency_high_ms, [one.latency_interval_ms.high for one in estimates])
+        and np.allclose(scored.memory_high_mb, [one.memory_interval_mb.high for one in estimates])
+    )
+
+
+def test_tables_agree_with_estimates() -> None:
+    assert costs_match_estimates(AdditiveProblem(FlatSpace(3, 4)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engine_restarted_at_every_batch_equals_the_uninterrupted_one(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(6, 5))
+    whole, pieces = MemoryJournal(), MemoryJournal()
+    go(name, problem, whole, evaluations=40)
+    for evaluations in range(5, 41, 5):
+        go(name, problem, pieces, evaluations=evaluations)
+    assert without_times(pieces.records) == without_times(whole.records)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engine_killed_in_a_batch_goes_on_as_if_nothing_happened(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(6, 5))
+    whole, torn = MemoryJournal(), MemoryJournal(capacity=23)
+    go(name, problem, whole, evaluations=40)
+    with pytest.raises(KeyboardInterrupt):
+        go(name, problem, torn, evaluations=40)
+    torn.capacity = None
+    go(name, problem, torn, evaluations=40)
+    assert without_times(torn.records) == without_times(whole.records)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_seed_gives_another_search(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(6, 5))
+    runs = [go(name, problem, MemoryJournal(), evaluations=20, seed=seed) for seed in range(2)]
+    first, second = ([one.architecture.digest for one in run.evaluations] for run in runs)
+    assert first != second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_over_the_budget_and_nothing_twice_is_proposed(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(8, 6))
+    result = go(name, problem, MemoryJournal(), evaluations=60)
+    digests = [one.architecture.digest for one in result.evaluations]
+    assert (result.complete, result.screened, result.duplicates) == (60, 0, 0)
+    assert len(set(digests)) == 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_impossible_budget_ends_with_the_nearest_miss(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(4, 4))
+    with pytest.raises(BudgetError, match=r"none of 1 candidates meets the budget.*latency_ms: 110 ms"):
+        go(name, problem, MemoryJournal(), evaluations=20, budget=Budget(latency_ms=100.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_search_of_a_small_space_ends_with_the_whole_front(name: str) -> None:
+    problem = AdditiveProblem(FlatSpace(3, 4))
+    result = go(name, problem, MemoryJournal(), evaluations=64)
+    everything = go("exhaustive", problem, MemoryJournal(), evaluations=64)
+    assert set(result.front.points()) == set(everything.front.points())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_failed_candidates_are_not_proposed_again(name: str) -> None:
+    space = FlatSpace(5, 4)
+    first = go(name, AdditiveProblem(space), MemoryJournal(), evaluations=10)
+    broken = frozenset(one.architecture.digest for one in first.evaluations[3:6])
+    result = go(name, AdditiveProblem(space, failing=broken), MemoryJournal(), evaluations=30)
+    assert result.failed >= 1
+    assert result.duplicates == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engine_without_costs_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' works on a table of costs by slot and option"):
+        engines.build(name, FlatSpace(), {}, RandomStreams(0))
+
+
+def test_costs_of_another_space_are_refused() -> None:
+    problem = AdditiveProblem(FlatSpace(3, 4))
+    with pytest.raises(ConfigError, match=r"has \(4, 4, 4\) options by slot, space 'flat/1' has \(5, 5, 5, 5\)"):
+        engines.build("model_based", FlatSpace(4, 5), {}, RandomStreams(0), costs=problem.costs)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("model_based", {"start": 0}, "start must be at least 1, got 0"),
+        ("model_based", {"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
+        ("evolving", {"probe_ratio": 0.0}, "probe_ratio must lie above 0 and up to 1, got 0.0"),
+        ("evolving", {"spread": -0.1}, "spread must be at least 0, got -0.1"),
+        ("regularised", {"tournament": 51}, r"tournament must lie in 1 to population \(50\), got 51"),
+    ],
+)
+def test_wrong_options_are_named(name: str, options: dict[str, Any], message: str) -> None:
+    problem = AdditiveProblem()
+    with pytest.raises(ConfigError, match=message):
+        engines.build(name, problem.space, options, RandomStreams(0), costs=problem.costs)
+
+
+def volume(evaluations: tuple[Evaluation, ...]) -> float:
+    points = [(one.cost.latency_ms, -one.quality.score) for one in evaluations if one.quality]
+    return hypervolume(points, (250.0, 0.0))
+
+
+def test_engines_that_know_the_structure_beat_screened_random_search() -> None:
+    volumes: dict[str, list[float]] = {name: [] for name in (*NAMES, "random")}
+    for seed in range(3):
+        problem = AdditiveProblem(FlatSpace(12, 6), seed=seed)
+        for name, found in volumes.items():
+            found.append(volume(go(name, problem, MemoryJournal(), evaluations=80, seed=seed).evaluations))
+    medians = {name: median(found) for name, found in volumes.items()}
+    assert medians["model_based"] > medians["evolving"] > medians["random"]
+    assert medians["regularised"] > medians["random"]
