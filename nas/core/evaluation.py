@@ -16,6 +16,7 @@ class Quality:
     """Score of a candidate, higher is better, always.
 
     ``estimator`` and ``fidelity`` say what was measured and how much was spent: ``supernet``, ``64 held-out clips``.
+    ``origin`` is ``proxy`` for a score that no network was run for.
     """
 
     score: float
@@ -23,6 +24,7 @@ class Quality:
     estimator: str
     fidelity: str
     metrics: tuple[tuple[str, float], ...] = ()
+    origin: Literal["measured", "proxy"] = "measured"
 
     def __post_init__(self) -> None:
         if not isfinite(self.score):

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 
 def canonical_json(value: Any) -> str:

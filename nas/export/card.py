@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nas.core.units import latency_with_interval, memory_with_interval
 from nas.export.metadata import PORTS, tool_versions
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _figures(metadata: ExportMetadata) -> str:
         quality = metadata.quality
         spread = f" ± {quality.standard_error:.2g}" if quality.standard_error is not None else ""
         how = f"{quality.estimator}, {quality.fidelity}"
-        rows.append(("quality, higher is better", f"{quality.score:.3g}{spread}", "measured", how))
+        rows.append(("quality, higher is better", f"{quality.score:.3g}{spread}", quality.origin, how))
     rows += [(item.name, item.value, item.origin, item.where) for item in metadata.figures]
     if not rows:
         return "None recorded."
@@ -87,21 +88,12 @@ def _figures(metadata: ExportMetadata) -> str:
 
 
 def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
-    latency, memory = cost.latency_interval_ms, cost.memory_interval_mb
     where = f"{cost.device}; {cost.scenario}"
+    latency = latency_with_interval(cost.latency_ms, cost.latency_interval_ms, "")
+    memory = memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, "")
     rows: list[tuple[str, str, str, str]] = [
-        (
-            "latency of one generation",
-            f"{cost.latency_ms:.3g} ms ({latency.low:.3g} to {latency.high:.3g}, {latency.coverage:.0%})",
-            cost.origin,
-            where,
-        ),
-        (
-            "peak memory",
-            f"{cost.peak_memory_mb:.3g} MB ({memory.low:.3g} to {memory.high:.3g}, {memory.coverage:.0%})",
-            cost.origin,
-            where,
-        ),
+        ("latency of one generation", latency, cost.origin, where),
+        ("peak memory", memory, cost.origin, where),
     ]
     if not cost.in_domain:
         rows.append(("in the predictor's range", "no, extrapolated", cost.origin, cost.predictor))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas.core.pareto import reference_point
+from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.context import present
 from nas.pipeline.costs import latency_range_ms, load_cost_table
 from nas.pipeline.quality import make_estimator
@@ -66,12 +67,13 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             complete=result.complete,
         ),
     )
-    interval = chosen.cost.latency_interval_ms
+    cost = chosen.cost
     return (
         f"{len(result.front.members)} of {result.complete} judged candidates on the front, {result.screened} screened; "
-        f"chose {chosen.architecture.digest} ({section.select}): {chosen.cost.latency_ms:.1f} ms "
-        f"({interval.low:.1f} to {interval.high:.1f}, {interval.coverage:.0%}, {chosen.cost.origin}), "
-        f"{chosen.cost.peak_memory_mb:.1f} MB, {chosen.cost.parameters:,} parameters"
+        f"chose {chosen.architecture.digest} ({section.select}): "
+        f"{latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin)}, "
+        f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "
+        f"{cost.parameters:,} parameters"
     )
 
 

@@ -54,6 +54,7 @@ class TemporalCapacity:
             score=score,
             estimator=self.name,
             fidelity=self.fidelity,
+            origin="proxy",
             metrics=(("temporal_gflops", sum(flops.values()) / 1e9), ("temporal_layers", float(len(flops)))),
         )
 

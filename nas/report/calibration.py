@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.schema import from_data
+from nas.core.units import significant
 from nas.report.figures import AgreementFigure, Compared, agreement
-from nas.report.formatting import significant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nas.report.formatting import significant
+from nas.core.units import significant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

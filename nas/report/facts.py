@@ -8,8 +8,7 @@ from datetime import datetime
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from nas.report.figures import temporal_layers
-from nas.report.formatting import (
+from nas.core.units import (
     ABSENT,
     count,
     duration,
@@ -19,6 +18,7 @@ from nas.report.formatting import (
     ratio,
     significant,
 )
+from nas.report.figures import temporal_layers
 from nas.report.run_files import StageState
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _headline_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
                 label="Quality",
                 value=significant(chosen.quality.score),
                 detail=f"higher is better; {chosen.quality.estimator}, {chosen.quality.fidelity}{spread}",
-                origin="measured",
+                origin=chosen.quality.origin,
             )
         )
     if not cost.in_domain:

@@ -9,7 +9,7 @@ from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nas.report.formatting import count, ratio, significant
+from nas.core.units import count, ratio, significant
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture

@@ -9,9 +9,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.core import units
 from nas.core.errors import InputError
 from nas.core.files import write_text_atomically
-from nas.report import facts, figures, formatting, plots
+from nas.report import facts, figures, plots
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
 from nas.report.origins import origins
@@ -78,6 +79,7 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "title": str((report or {}).get("title") or (config_run or {}).get("name") or files.run_dir.name),
         "headline": facts.headline(files),
         "front": files.front,
+        "most_intervals": plots.MOST_INTERVALS,
         "pareto": _pareto(files),
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations, {}).front if files.front else (),
         "breakdown": figures.breakdown_figure(files.selected) if files.selected else None,
@@ -119,12 +121,12 @@ def render(context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        latency=formatting.latency,
-        memory=formatting.memory,
-        count=formatting.count,
-        ratio=formatting.ratio,
-        duration=formatting.duration,
-        significant=formatting.significant,
+        latency=units.latency,
+        memory=units.memory,
+        count=units.count,
+        ratio=units.ratio,
+        duration=units.duration,
+        significant=units.significant,
         # Inside <script> entities are not decoded: the JSON may go in whole once no tag can begin in it.
         script=lambda text: Markup(text.replace("<", "\\u003c")),
     )

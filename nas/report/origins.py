@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.report.facts import measured_row
-from nas.report.formatting import (
+from nas.core.units import (
     count,
     latency,
     latency_with_interval,
@@ -16,6 +15,7 @@ from nas.report.formatting import (
     ratio,
     significant,
 )
+from nas.report.facts import measured_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
             Origin(
                 number="quality of the candidates",
                 value=significant(chosen.quality.score),
-                origin="measured",
+                origin=chosen.quality.origin,
                 where="training host",
                 how=f"{chosen.quality.estimator}, {chosen.quality.fidelity}",
                 file="search/evaluations.jsonl",

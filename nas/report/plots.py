@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from nas.report.formatting import count, latency, memory, ratio, significant
+from nas.core.units import count, latency, memory, ratio, significant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ ORANGE = "#c9711a"
 GREEN = "#2f9e6e"
 GREY = "#868e96"
 FAINT = "rgba(134,142,150,0.55)"
+MOST_INTERVALS = 30
 ROLE_COLOURS = {"temporal": ORANGE, "backbone": BLUE, "overhead": GREY}
 
 
@@ -45,7 +46,7 @@ def pareto_plot(figure: ParetoFigure) -> go.Figure:
             )
         )
     if figure.front:
-        plot.add_trace(_front_trace(figure.front, scale))
+        plot.add_trace(_front_trace(figure.front, scale, selected=figure.selected))
     chosen = [point for point in figure.front if point.digest == figure.selected]
     if chosen:
         plot.add_trace(
@@ -208,9 +209,13 @@ def _add_faint(plot: go.Figure, figure: ParetoFigure, scale: float) -> None:
         )
 
 
-def _front_trace(points: Sequence[Candidate], scale: float) -> go.Scatter:
+def _front_trace(points: Sequence[Candidate], scale: float, *, selected: str | None) -> go.Scatter:
     import plotly.graph_objects as go
 
+    # More bars than this hide the points; then only the chosen one keeps its own.
+    shown = [len(points) <= MOST_INTERVALS or point.digest == selected for point in points]
+    above = [max(0.0, point.latency_high_ms - point.latency_ms) / scale for point in points]
+    below = [max(0.0, point.latency_ms - point.latency_low_ms) / scale for point in points]
     memories = [point.peak_memory_mb for point in points]
     return go.Scatter(
         x=[point.latency_ms / scale for point in points],
@@ -220,8 +225,8 @@ def _front_trace(points: Sequence[Candidate], scale: float) -> go.Scatter:
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, point.latency_high_ms - point.latency_ms) / scale for point in points],
-            "arrayminus": [max(0.0, point.latency_ms - point.latency_low_ms) / scale for point in points],
+            "array": [end * draw for end, draw in zip(above, shown, strict=True)],
+            "arrayminus": [end * draw for end, draw in zip(below, shown, strict=True)],
             "thickness": 1,
             "width": 0,
             "color": FAINT,

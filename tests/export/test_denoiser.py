@@ -89,7 +89,7 @@ def test_package_carries_what_it_is(exported: Exported) -> None:
 
 def test_card_gives_every_figure_its_origin(exported: Exported) -> None:
     card = (exported.folder / "model_card.md").read_text(encoding="utf-8")
-    assert "| latency of one generation | 252 ms (234 to 272, 90%) | predicted | host-cpu; 8 frames |" in card
+    assert "| latency of one generation | 252 ms (234–272, 90 %) | predicted | host-cpu; 8 frames |" in card  # noqa: RUF001  # a range
     assert "| quality, higher is better | 0.67 ± 0.02 | measured | supernet, 64 held-out clips |" in card
     assert "| latency \\| host | 244 ms | measured | host-cpu |" in card
     assert "has not been run on a device" in card

@@ -53,9 +53,11 @@ def count(number: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Return a ratio as a percentage: 0.083 is ``8.3 %``."""
+    """Return a ratio as a percentage: 0.083 is ``8.3 %``; tiny ones are not told apart."""
     if value is None:
         return ABSENT
+    if 0 < abs(value) < 1e-4:
+        return "below 0.01 %"
     return f"{significant(100 * value, 3 if abs(value) >= 1 else 2)} %"
 
 

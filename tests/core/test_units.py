@@ -1,7 +1,7 @@
 import pytest
 
 from nas.core.cost import Interval
-from nas.report.formatting import count, duration, latency, latency_with_interval, memory, ratio, significant
+from nas.core.units import count, duration, latency, latency_with_interval, memory, ratio, significant
 
 
 @pytest.mark.parametrize(
