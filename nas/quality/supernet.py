@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class SupernetOptions:
     """Options of ``train_supernet``; steps are set for about 150 s on two CPU cores."""
 
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2300, batch_size=24))
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1840, batch_size=16))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 

@@ -38,8 +38,8 @@ VOCABULARY: tuple[str, ...] = (
 )  # fmt: skip
 # Square root of the shape's area in pixels; the largest triangle and the quickest way together stay inside 32 pixels.
 SIZE_RANGE_PX: tuple[float, float] = (9.5, 11.0)
-# Largest distance of the middle of the way from the middle of the frame, in each axis. Small on purpose: the place in the
-# first and last frame then tells the direction. With starts all over the frame a teacher had learned no direction
+# Largest distance of the middle of the way from the middle of the frame, in each axis. Small on purpose: the place in
+# the first and last frame then tells the direction. With starts all over the frame a teacher had learned no direction
 # (0.23-0.27, chance 0.25) after 220-250 CPU seconds.
 START_SPREAD_PX = 3.0
 BACKGROUND_RANGE: tuple[float, float] = (0.05, 0.35)

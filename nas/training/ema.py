@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nas.core.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
     from diffusers.training_utils import EMAModel
@@ -32,9 +32,9 @@ class WeightAverage:
         """Move the average."""
         self._average.to(device=device)
 
-    def update(self, module: nn.Module) -> None:
-        """Take in the module's present weights."""
-        self._average.step(module.parameters())
+    def update(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Take in the module's present weights, in the order of its ``parameters()``; they must want gradients."""
+        self._average.step(parameters)
 
     def copy_to(self, module: nn.Module) -> None:
         """Give ``module`` the averaged weights."""

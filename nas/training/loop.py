@@ -137,7 +137,7 @@ class TrainingRun:
         options: Steps, rates and so on.
         modules: Modules by name; all are saved, those that a phase trains are changed.
         phases: Optimizer steps of one training step, in order.
-        averaged: Names of modules whose running average is kept.
+        averaged: Names of modules whose running average is kept; the last phase must train them.
         num_items: Size of the data that ``Batch.indices`` point into.
         streams: Source of randomness; stream names start with the stage's name.
         fingerprint: Digest of everything that decides the outcome; a checkpoint of another is refused.
@@ -157,6 +157,9 @@ class TrainingRun:
         streams: RandomStreams,
         fingerprint: str,
     ) -> None:
+        if not set(averaged) <= set(phases[-1].trains):
+            # diffusers' average copies parameters that want no gradient instead of averaging them.
+            raise ValueError(f"averaged modules must be trained by the last phase, {phases[-1].name!r}: {averaged}")
         self.stage = stage
         self.options = options
         self.phases = tuple(phases)
@@ -172,8 +175,11 @@ class TrainingRun:
         self._device = self._accelerator.device
         self._generator = torch.Generator().manual_seed(streams.integer(f"{stage}/noise"))
         self._modules = {name: self._accelerator.prepare(module) for name, module in modules.items()}
+        # Walking a supernet's thousands of parameters takes longer than a training step: the lists are made once.
+        self._weights = {name: list(module.parameters()) for name, module in self._modules.items()}
         self._averages = {name: WeightAverage(self._modules[name], decay=options.ema_decay) for name in averaged}
         self._optimizers = {phase.name: self._make_optimizer(phase) for phase in self.phases}
+        self._training: Phase | None = None
 
     def run(self, progress: Progress) -> None:
         """Train to the last step, from the newest checkpoint if there is one.
@@ -244,9 +250,7 @@ class TrainingRun:
                 for name, value in measured.items():
                     values[name] = values.get(name, 0.0) + value / self.options.accumulation
         for name, average in self._averages.items():
-            # diffusers' average copies parameters that want no gradient instead of averaging them.
-            self._modules[name].requires_grad_(True)
-            average.update(self._modules[name])
+            average.update(self._weights[name])
         return values
 
     def _micro_step(self, phase: Phase, batch: Batch, *, rate: float) -> dict[str, float]:
@@ -254,8 +258,7 @@ class TrainingRun:
         for group in optimizer.param_groups:
             group["lr"] = rate * phase.learning_rate_ratio
         with self._accelerator.accumulate(*(self._modules[name] for name in phase.trains)):
-            for name, module in self._modules.items():
-                module.requires_grad_(name in phase.trains)
+            self._want_gradients(phase)
             with self._accelerator.autocast():
                 loss, extra = phase.loss(batch)
             values = {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in extra.items()}}
@@ -267,6 +270,15 @@ class TrainingRun:
             optimizer.step()
             optimizer.zero_grad()
         return values
+
+    def _want_gradients(self, phase: Phase) -> None:
+        """Let the phase's modules, and no other, want gradients."""
+        if self._training is phase:
+            return
+        for name, weights in self._weights.items():
+            for parameter in weights:
+                parameter.requires_grad_(name in phase.trains)
+        self._training = phase
 
     def _require_finite(self, phase: Phase, values: Mapping[str, float]) -> None:
         broken = {name: value for name, value in values.items() if not math.isfinite(value)}
@@ -305,7 +317,7 @@ class TrainingRun:
         return self._accelerator.prepare(optimizer)
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
-        return [parameter for name in phase.trains for parameter in self._modules[name].parameters()]
+        return [parameter for name in phase.trains for parameter in self._weights[name]]
 
     def _resume(self) -> None:
         kept = list_checkpoints(self._folder)

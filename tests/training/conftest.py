@@ -11,12 +11,15 @@ import search_spaces
 from nas.core.rng import RandomStreams
 from nas.models.build import build_denoiser
 from nas.training.data import LatentClips, make_latent_clips
-from nas.training.stage import Kit, make_kit
+from nas.training.stage import Kit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nas.models.unet import VideoUNet
+from nas.models.caption import CaptionEncoder
+from nas.training.clips import VOCABULARY
+from nas.training.codec import PatchCodec, fit_codec
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +44,26 @@ def make_network() -> Callable[[int], VideoUNet]:
     return make
 
 
+@pytest.fixture(scope="session")
+def codec() -> PatchCodec:
+    return fit_codec(patch=8, channels=16, seed=0, num_clips=256)
+
+
 @pytest.fixture
-def kit(make_network: Callable[[int], VideoUNet]) -> Kit:
-    return make_kit(make_network(0), text_width=64, text_tokens=12, latent_channels=16, patch=8, seed=0)
+def fresh_kit(make_network: Callable[[int], VideoUNet], codec: PatchCodec) -> Callable[[], Kit]:
+    """Makes kits with equal fresh weights."""
+
+    def make() -> Kit:
+        network = make_network(0)
+        captions = CaptionEncoder(vocabulary=VOCABULARY, width=64, num_tokens=12)
+        return Kit(denoiser=network, captions=captions, codec=codec, latent_shape=(8, 16, 4, 4))
+
+    return make
+
+
+@pytest.fixture
+def kit(fresh_kit: Callable[[], Kit]) -> Kit:
+    return fresh_kit()
 
 
 @pytest.fixture

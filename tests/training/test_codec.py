@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def codec() -> PatchCodec:
-    return fit_codec(patch=8, channels=16, seed=0, num_clips=256)
-
-
 def test_latents_have_the_stated_size_and_shape(codec: PatchCodec) -> None:
     latents = codec.encode_clips(make_clips(128, seed=1).video)
     assert latents.shape == (128, 8, 16, 4, 4)

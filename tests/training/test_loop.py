@@ -178,6 +178,22 @@ def test_average_follows_the_stated_recursion(tmp_path: Path) -> None:
     assert not all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 
 
+def test_average_of_a_module_that_the_last_phase_does_not_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be trained by the last phase, 'network'"):
+        TrainingRun(
+            stage="toy",
+            folder=tmp_path,
+            metrics=tmp_path / "metrics.jsonl",
+            options=OPTIONS,
+            modules={"network": nn.Linear(1, 1), "other": nn.Linear(1, 1)},
+            phases=[Phase(name="network", trains=("network",), loss=lambda batch: (torch.zeros(()), {}))],  # noqa: ARG005
+            averaged=("other",),
+            num_items=4,
+            streams=RandomStreams(0),
+            fingerprint="",
+        )
+
+
 def test_options_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         LoopOptions(steps=1, batch_size=0)

@@ -15,7 +15,7 @@ from nas.core.protocols import Progress, SilentProgress
 from nas.models.unet import VideoUNet
 from nas.training.distillation import DistillationOptions, copy_matching_weights, distil
 from nas.training.loop import LoopOptions
-from nas.training.stage import Kit, load_kit, make_kit
+from nas.training.stage import Kit, load_kit
 from nas.training.teacher import NoiseOptions, TeacherOptions, draw_noisy, train_teacher
 from nas.training.trajectory import (
     CollectionOptions,
@@ -40,19 +40,15 @@ def same_weights(one: nn.Module, two: nn.Module) -> bool:
     return all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-def fresh_kit(make_network: MakeNetwork) -> Kit:
-    return make_kit(make_network(0), text_width=64, text_tokens=12, latent_channels=16, patch=8, seed=0)
-
-
 def losses(path: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
 
 
 def test_killed_teacher_resumes_to_the_same_losses_and_weights(
-    make_network: MakeNetwork, data: LatentClips, streams: RandomStreams, tmp_path: Path, kill_at: KillAt
+    fresh_kit: Callable[[], Kit], data: LatentClips, streams: RandomStreams, tmp_path: Path, kill_at: KillAt
 ) -> None:
     options = TeacherOptions(loop=LOOP, noise=NoiseOptions(image_ratio=0.5))
-    whole, broken, resumed = (fresh_kit(make_network) for _ in range(3))
+    whole, broken, resumed = (fresh_kit() for _ in range(3))
     train_teacher(whole, data, options=options, folder=tmp_path / "whole" / "teacher", streams=streams)
     with pytest.raises(InterruptedError):
         train_teacher(
@@ -65,11 +61,11 @@ def test_killed_teacher_resumes_to_the_same_losses_and_weights(
 
 
 def test_finished_stage_returns_at_once_with_its_weights(
-    kit: Kit, make_network: MakeNetwork, data: LatentClips, streams: RandomStreams, tmp_path: Path, kill_at: KillAt
+    kit: Kit, fresh_kit: Callable[[], Kit], data: LatentClips, streams: RandomStreams, tmp_path: Path, kill_at: KillAt
 ) -> None:
     options = TeacherOptions(loop=LOOP)
     first = train_teacher(kit, data, options=options, folder=tmp_path / "teacher", streams=streams)
-    other = fresh_kit(make_network)
+    other = fresh_kit()
     progress = kill_at(0)  # would be called by any training
     again = train_teacher(other, data, options=options, folder=tmp_path / "teacher", streams=streams, progress=progress)
     assert (first.reused, again.reused) == (False, True)
