@@ -30,7 +30,9 @@ class TemporalCapacity:
     call and F the FLOPs of the whole backbone without temporal layers, divided by the number of slots. It grows with
     every layer added or widened and with diminishing returns, so that spreading layers over slots beats piling them
     into one. Nothing is trained and nothing generated: the score knows neither which kind of layer suits motion nor
-    whether a network learns. ``benchmarks/results`` states how it ranks against the supernet on ``tiny``.
+    whether a network learns. Against the trained supernet of ``tiny`` it is nearly worthless as a ranking: Spearman
+    correlation 0.10 (p = 0.43) over the empty, the largest and 58 random architectures; no variant tried (parameters,
+    number of layers, plain FLOPs) passed 0.17. It tells some temporal mixing from none and breaks ties towards more.
 
     Args:
         space: The search space.

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from nas.models.caption import CaptionEncoder
     from nas.training.stage import Kit
 
-# Times at which the loss is taken. Motion is decided where single frames say little, so the clean end is left out.
-MOTION_TIMES: tuple[float, ...] = (0.4, 0.6, 0.8)
+# Times at which the loss is taken. Motion is decided where single frames say little: at 0.4 the empty and the largest
+# network of `tiny` scored the same (0.130 and 0.131), at 0.6 and 0.8 they differed by 9 and 12 %.
+MOTION_TIMES: tuple[float, ...] = (0.6, 0.75, 0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -394,8 +394,3 @@ def _without_prefix(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
 def _load_module(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
     require_same_names(tensors, module.state_dict(), what=what)
     module.load_state_dict(tensors)
-
-
-def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """Number of weights."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
