@@ -103,9 +103,8 @@ def test_training_touches_only_the_paths_taken_and_is_resumable(tmp_path: Path) 
     assert changed
     assert changed <= taken
     again = load_supernet(SPACE, tmp_path / "supernet", seed=0)
-    assert all(
-        torch.equal(value, again.denoiser.state_dict()[name]) for name, value in kit.denoiser.state_dict().items()
-    )
+    read = again.denoiser.state_dict()
+    assert all(torch.equal(value, read[name]) for name, value in kit.denoiser.state_dict().items())
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in rows] == ["supernet"] * 3
 
