@@ -42,28 +42,37 @@ def conformal_quantile(scores: Sequence[float], coverage: float) -> float:
     return float(np.sort(np.asarray(scores, dtype=float))[rank - 1])
 
 
-def ratio_interval(measured: Sequence[float], predicted: Sequence[float], coverage: float) -> tuple[float, float]:
+def log_score(measured: Sequence[float], predicted: float) -> float:
+    """Return the largest ``|log(measured / predicted)|`` over the repeats of one item; all values above 0."""
+    return float(np.max(np.abs(np.log(np.asarray(measured, dtype=float) / predicted))))
+
+
+def ratio_interval(scores: Sequence[float], coverage: float) -> tuple[float, float]:
     """Return the ends of a relative interval, symmetric in the logarithm: ``(1 / r, r)``.
 
     Args:
-        measured: Measured values, above 0.
-        predicted: Held-out predictions of the same items, above 0.
+        scores: ``log_score`` of held-out items.
         coverage: Stated share of truths inside.
     """
-    scores = np.abs(np.log(np.asarray(measured, dtype=float) / np.asarray(predicted, dtype=float)))
-    width = exp(conformal_quantile(list(scores), coverage))
+    width = exp(conformal_quantile(scores, coverage))
     return 1.0 / width, width
 
 
-def held_out_coverage(measured: Sequence[float], predicted: Sequence[float], coverage: float) -> float | None:
-    """Return the share of items inside the interval made from the residuals of all the others.
+def held_out_coverage(residuals: Sequence[float], scores: Sequence[float], coverage: float) -> float | None:
+    """Return the share of items whose residual is inside the interval made from the scores of all the others.
 
     None when leaving one out leaves too few.
+
+    Args:
+        residuals: ``log_score`` of the figure that is to be covered.
+        scores: What intervals are made from; at least the residuals.
+        coverage: Stated share of truths inside.
     """
-    scores = np.abs(np.log(np.asarray(measured, dtype=float) / np.asarray(predicted, dtype=float)))
     if len(scores) - 1 < needed(coverage):
         return None
+    array = np.asarray(scores, dtype=float)
     inside = [
-        score <= conformal_quantile(list(np.delete(scores, index)), coverage) for index, score in enumerate(scores)
+        residual <= conformal_quantile(list(np.delete(array, index)), coverage)
+        for index, residual in enumerate(residuals)
     ]
     return float(np.mean(inside))

@@ -41,6 +41,7 @@ class Summary:
 
     Attributes:
         centre_ms: Time of one call at the reference speed of the machine.
+        centres_ms: The same from each single record.
         raw_ms: Median time of one call as it was, unscaled.
         spread_ratio: Scaled median absolute deviation of the samples over the centre.
         repeat_ratio: Largest over smallest centre of the single records; 1 with a single record.
@@ -50,6 +51,7 @@ class Summary:
 
     subject: str
     centre_ms: float
+    centres_ms: tuple[float, ...]
     raw_ms: float
     spread_ratio: float
     repeat_ratio: float
@@ -184,6 +186,7 @@ def summarise(records: Sequence[ProfileRecord], *, reference: AnchorReference | 
     return Summary(
         subject=subjects[0],
         centre_ms=centre,
+        centres_ms=tuple(float(value) for value in centres),
         raw_ms=float(np.median(np.concatenate([record.steady_ms for record in records]))),
         spread_ratio=_MAD_TO_SIGMA * median_deviation(samples) / centre,
         repeat_ratio=float(centres.max() / centres.min()),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_models.conformal import conformal_quantile, held_out_coverage, needed, ratio_interval
+from latency_models.conformal import conformal_quantile, held_out_coverage, log_score, needed, ratio_interval
 from nas.core.errors import ProfileError
 
 
@@ -29,15 +29,19 @@ def test_fresh_values_fall_inside_with_the_stated_probability() -> None:
     hits = []
     for _ in range(2000):
         ratios = np.exp(generator.standard_t(3, 21) * 0.1)
-        low, high = ratio_interval(list(ratios[:20]), [1.0] * 20, 0.9)
+        low, high = ratio_interval([log_score([ratio], 1.0) for ratio in ratios[:20]], 0.9)
         hits.append(low <= ratios[20] <= high)
     # The exact probability is ceil(21 * 0.9) / 21 = 0.905; four standard errors are 0.026.
     assert np.mean(hits) == pytest.approx(19 / 21, abs=0.027)
 
 
 def test_held_out_coverage_counts_a_lone_outlier() -> None:
-    measured = [1.0 + 0.01 * index for index in range(19)] + [9.0]
-    assert held_out_coverage(measured, [1.0] * 20, 0.9) == pytest.approx(0.9)  # ranks 19 and 20 of 20 miss
+    scores = [0.01 * index for index in range(19)] + [2.0]
+    assert held_out_coverage(scores, scores, 0.9) == pytest.approx(0.9)  # ranks 19 and 20 of 20 miss
+
+
+def test_score_is_that_of_the_worst_repeat_in_either_direction() -> None:
+    assert log_score([2.0, 0.25, 1.0], 1.0) == pytest.approx(np.log(4.0))
 
 
 def test_held_out_coverage_is_unknown_with_too_few() -> None:
@@ -46,6 +50,6 @@ def test_held_out_coverage_is_unknown_with_too_few() -> None:
 
 @given(st.lists(st.floats(0.1, 10.0), min_size=9, max_size=40))
 def test_interval_holds_the_prediction_itself(measured: list[float]) -> None:
-    low, high = ratio_interval(measured, [1.0] * len(measured), 0.9)
+    low, high = ratio_interval([log_score([value], 1.0) for value in measured], 0.9)
     assert low <= 1.0 <= high
     assert low * high == pytest.approx(1.0)
