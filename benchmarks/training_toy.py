@@ -23,14 +23,15 @@ import search_spaces
 from nas.core.architecture import Architecture
 from nas.core.rng import RandomStreams
 from nas.core.schema import to_data
-from nas.quality.supernet import Supernet, SupernetOptions, make_supernet, train_supernet
+from nas.quality.options import SupernetOptions
+from nas.quality.supernet import Supernet, make_supernet, train_supernet
 from nas.training.data import make_latent_clips
-from nas.training.recipe import RecipeOptions, train_student
+from nas.training.options import LoopOptions, RecipeOptions
+from nas.training.recipe import train_student
 from nas.training.teacher import train_teacher
 
 if TYPE_CHECKING:
     from nas.training.evaluation import EvaluationRow
-    from nas.training.loop import LoopOptions
 
 SPACE = search_spaces.get("tiny")
 # A mixed student, one of each family; a search chooses its own.

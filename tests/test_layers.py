@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nas.core": (),
     "search_spaces": (),
     "latency_models": (),
-    "nas.config": (),
+    "nas.config": ("nas.training.options", "nas.quality.options"),  # the YAML's own settings, without torch
     "nas.runs": (),
     "nas.search": (),
     "nas.models": ("search_spaces",),

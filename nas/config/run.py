@@ -12,12 +12,15 @@ from nas.config.validation import validate
 from nas.core.cost import Budget
 from nas.core.scenario import ComputeUnits, Precision, Scenario
 from nas.core.schema import to_data
-from nas.quality.supernet import SupernetOptions
-from nas.training.adversarial import AdversarialOptions
-from nas.training.distillation import DistillationOptions
-from nas.training.recipe import EvaluationOptions
-from nas.training.teacher import TeacherOptions
-from nas.training.trajectory import CollectionOptions, TrajectoryOptions
+from nas.quality.options import SupernetOptions
+from nas.training.options import (
+    AdversarialOptions,
+    CollectionOptions,
+    DistillationOptions,
+    EvaluationOptions,
+    TeacherOptions,
+    TrajectoryOptions,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

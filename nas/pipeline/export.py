@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from nas.core.artefacts import TrainedModel
 from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
@@ -52,6 +50,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
 
 
 def _network(context: Context, architecture: Architecture, folder: Path) -> tuple[VideoUNet, TrainedModel | None]:
+    import torch
+
     record = context.path("train", architecture.digest, "model.json")
     if record.is_file():
         body = check_schema(read_json(record), "trained_model", 1, where=str(record))

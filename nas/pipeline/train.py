@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-import torch
-
 from nas.core.artefacts import TrainedModel
 from nas.core.files import sha256_path, write_json
 from nas.core.schema import to_data, with_schema
@@ -15,7 +13,8 @@ from nas.pipeline.quality import require_toy_space
 from nas.quality.supernet import load_supernet, make_supernet
 from nas.runs.front import read_front
 from nas.training.data import make_latent_clips
-from nas.training.recipe import RecipeOptions, train_model
+from nas.training.options import RecipeOptions
+from nas.training.recipe import train_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +77,8 @@ def chosen_architecture(context: Context) -> Architecture:
 
 def _starting_networks(context: Context, architecture: Architecture) -> tuple[Kit, VideoUNet]:
     """Teacher and student: with a supernet both start from their layers in it, otherwise from fresh weights."""
+    import torch
+
     seed = context.streams.integer("supernet")
     largest = context.space.largest()
     trained = context.path("search", "supernet")

@@ -7,7 +7,6 @@ the score says how well its layers did after few updates in varied company, not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,11 +16,11 @@ from nas.core.protocols import SilentProgress
 from nas.models.build import build_denoiser, build_temporal_layer
 from nas.models.tensors import write_tensors
 from nas.models.unet import VideoUNet, temporal_key
-from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.loop import Batch, Phase
 from nas.training.losses import flow_matching_loss
 from nas.training.sampling import predict_velocity
 from nas.training.stage import WEIGHTS, Kit, StageResult, load_weights, make_kit, run_stage
-from nas.training.teacher import NoiseOptions, draw_noisy
+from nas.training.teacher import draw_noisy
 from search_spaces.layers import temporal_spec
 from search_spaces.workload import slot_setting
 
@@ -32,16 +31,9 @@ if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
+    from nas.quality.options import SupernetOptions
     from nas.training.data import LatentClips
     from search_spaces.temporal import TemporalSpace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupernetOptions:
-    """Options of ``train_supernet``; steps are set for about 150 s on two CPU cores."""
-
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1840, batch_size=16))
-    noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 
 class SlotLayers(nn.Module):

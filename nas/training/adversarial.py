@@ -7,7 +7,7 @@ fresh noise at the discriminator's own time and are scored through the frozen te
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from nas.core.protocols import SilentProgress
 from nas.models.discriminator import VideoDiscriminator, feature_channels
 from nas.training.data import LatentClips, as_images
-from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.loop import Batch, Phase
 from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
 from nas.training.noise import (
     FIXED_TIMES,
@@ -26,6 +26,7 @@ from nas.training.noise import (
     gaussian_like,
     logit_normal_times,
 )
+from nas.training.options import AdversarialOptions
 from nas.training.sampling import predict_velocity
 from nas.training.stage import Kit, StageResult, describe_structure, describe_weights, run_stage
 from nas.training.trajectory import Trajectories, segment_loss
@@ -36,40 +37,6 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.models.discriminator import VideoEncoder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdversarialOptions:
-    """Options of ``tune_adversarially``; steps are set for about 60 s on two CPU cores.
-
-    Attributes:
-        loop: Steps and rates; the learning rate is the generator's.
-        heads_rate_ratio: Rate of the heads over the generator's (10: SF-V, METHODS 2c).
-        betas: Of both optimizers ((0.5, 0.99): TRAINING 3.4).
-        anchor_weight: Weight of the trajectory term that keeps attributes (ours).
-        reconstruction_weight: Weight lambda of the pseudo-Huber distance to the clean clip (0.1: SF-V).
-        adversarial_weight: Weight of the hinge term of the generator (ours).
-        huber_width: Width of both pseudo-Huber terms (ours).
-        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2).
-        mismatch_ratio: Share of real clips shown to the heads with another clip's caption as fakes (an option of
-            TRAINING 3.4).
-        time_mean: Mean of the normal variable under the discriminator's logit-normal time (ours; 0 is symmetric).
-        time_std: Its standard deviation.
-        head_width: Channels inside the heads (ours).
-    """
-
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=200, learning_rate=2e-4, warmup_steps=10))
-    heads_rate_ratio: float = 10.0
-    betas: tuple[float, float] = (0.5, 0.99)
-    anchor_weight: float = 1.0
-    reconstruction_weight: float = 0.1
-    adversarial_weight: float = 0.1
-    huber_width: float = 0.3
-    image_ratio: float = 0.2
-    mismatch_ratio: float = 0.25
-    time_mean: float = 0.0
-    time_std: float = 1.0
-    head_width: int = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

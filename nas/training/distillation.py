@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nas.core.protocols import SilentProgress
-from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.loop import Batch, Phase
 from nas.training.losses import feature_loss, flow_matching_loss
 from nas.training.sampling import velocity_and_features
 from nas.training.stage import Kit, StageResult, describe_structure, describe_weights, run_stage
-from nas.training.teacher import NoiseOptions, draw_noisy
+from nas.training.teacher import draw_noisy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,30 +21,9 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.training.data import LatentClips
+    from nas.training.options import DistillationOptions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistillationOptions:
-    """Options of ``distil``; steps are set for about 60 s on two CPU cores.
-
-    Attributes:
-        loop: Steps and rates.
-        noise: How samples are drawn.
-        task_weight: Weight of the flow-matching loss on the data (ours).
-        output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
-        feature_weight: Weight of the normalised feature loss (ours).
-        start_from_teacher: Begin with the teacher's weights wherever name and shape agree: the whole spatial backbone,
-            which both share, and temporal layers of the same kind and width. The rest keeps what it came with.
-    """
-
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
-    noise: NoiseOptions = field(default_factory=NoiseOptions)
-    task_weight: float = 0.5
-    output_weight: float = 1.0
-    feature_weight: float = 0.1
-    start_from_teacher: bool = True
 
 
 def distil(

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,48 +36,9 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
+    from nas.training.options import LoopOptions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopOptions:
-    """What every stage shares; defaults are those of the toy task, tuned on two CPU cores.
-
-    Attributes:
-        steps: Optimizer steps; fixed, so that a run does not depend on the machine's speed.
-        batch_size: Clips of one micro-batch.
-        learning_rate: Peak rate of AdamW (2e-3: TRAINING section 2).
-        warmup_steps: Steps of linear rise (ours).
-        final_ratio: Rate at the end of the cosine as a share of the peak (ours).
-        weight_decay: AdamW's (torch's default is 0.01).
-        betas: AdamW's; (0.9, 0.99) forgets faster than torch's default, which suits short runs (ours).
-        gradient_clip: Largest gradient norm (1: TRAINING 3.4).
-        ema_decay: Upper limit of the average's decay (0.99 and up: TRAINING 3.4).
-        accumulation: Micro-batches a step.
-        precision: Arithmetic of the forward passes; weights stay float32.
-        checkpoint_every: Steps between checkpoints.
-        log_every: Steps between lines of ``metrics.jsonl``, each the mean since the last.
-    """
-
-    steps: int
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    warmup_steps: int = 20
-    final_ratio: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.99
-    accumulation: int = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
-    checkpoint_every: int = 200
-    log_every: int = 20
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training option {name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

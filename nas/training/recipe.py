@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.core.protocols import SilentProgress
-from nas.training.adversarial import AdversarialOptions, tune_adversarially
-from nas.training.distillation import DistillationOptions, distil
+from nas.training.adversarial import tune_adversarially
+from nas.training.distillation import distil
 from nas.training.evaluation import EvaluationRow, evaluate_row, read_evaluation, real_row, write_evaluation
 from nas.training.noise import FIXED_TIMES
 from nas.training.stage import StageResult
-from nas.training.teacher import TeacherOptions, train_teacher
-from nas.training.trajectory import CollectionOptions, TrajectoryOptions, collect_trajectories, distil_trajectory
+from nas.training.teacher import train_teacher
+from nas.training.trajectory import collect_trajectories, distil_trajectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,39 +22,11 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.training.data import LatentClips
+    from nas.training.options import EvaluationOptions, RecipeOptions
     from nas.training.stage import Kit
 
 
 FEW_STEPS = len(FIXED_TIMES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationOptions:
-    """How the stages are judged.
-
-    Attributes:
-        steps: Steps of the multi-step rows (25: SnapGen-V).
-        guidance: Guidance of the multi-step rows (3: TRAINING section 2).
-        num_clips: Clips of a multi-step row; a multiple of 18 shows each held-out caption equally often.
-        num_few_step_clips: Clips of a four-step row, which cost a twelfth.
-    """
-
-    steps: int = 25
-    guidance: float = 3.0
-    num_clips: int = 72
-    num_few_step_clips: int = 288
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeOptions:
-    """Options of every stage."""
-
-    teacher: TeacherOptions = field(default_factory=TeacherOptions)
-    distillation: DistillationOptions = field(default_factory=DistillationOptions)
-    collection: CollectionOptions = field(default_factory=CollectionOptions)
-    trajectory: TrajectoryOptions = field(default_factory=TrajectoryOptions)
-    adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
-    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from nas.models.tensors import read_tensors
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, VOCABULARY
 from nas.training.codec import PatchCodec, fit_codec
 from nas.training.ema import require_same_names
-from nas.training.loop import LoopOptions, Phase, TrainingRun
+from nas.training.loop import Phase, TrainingRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
+    from nas.training.options import LoopOptions
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.core.protocols import SilentProgress
 from nas.training.data import LatentClips, as_images, drop_captions
-from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.loop import Batch, Phase
 from nas.training.losses import flow_matching_loss
 from nas.training.noise import add_noise, gaussian_like, logit_normal_times, velocity
 from nas.training.sampling import predict_velocity
@@ -21,32 +21,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseOptions:
-    """How noisy training samples are drawn.
-
-    Attributes:
-        time_mean: Mean of the normal variable under the logit-normal times; above 0 means more noise, where motion is
-            decided (ours; Stable Diffusion 3 uses 0).
-        time_std: Its standard deviation (1: Stable Diffusion 3).
-        text_dropout: Share of captions replaced by the empty one (0.1: TRAINING section 2).
-        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2, adversarial run).
-    """
-
-    time_mean: float = 0.5
-    time_std: float = 1.0
-    text_dropout: float = 0.1
-    image_ratio: float = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherOptions:
-    """Options of ``train_teacher``; steps are set for about 240 s on two CPU cores."""
-
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2400))
-    noise: NoiseOptions = field(default_factory=NoiseOptions)
+    from nas.training.options import NoiseOptions, TeacherOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ four-step sampler visits, and the targets are cached although every state is use
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from nas.core.errors import CheckpointError
 from nas.core.protocols import SilentProgress
 from nas.models.tensors import read_tensors, write_tensors
-from nas.training.loop import Batch, LoopOptions, Phase
+from nas.training.loop import Batch, Phase
 from nas.training.losses import pseudo_huber
 from nas.training.noise import FIXED_TIMES
 from nas.training.sampling import guided_velocity, predict_velocity
@@ -28,36 +28,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.training.data import LatentClips
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionOptions:
-    """How the teacher's ways are collected.
-
-    Attributes:
-        num_clips: Number of ways.
-        substeps: Euler steps between two of the fixed times (2 or more: TRAINING 3.5).
-        guidance: Weight of classifier-free guidance (3: TRAINING section 2).
-        batch_size: Ways per denoiser call.
-    """
-
-    num_clips: int = 768
-    substeps: int = 3
-    guidance: float = 3.0
-    batch_size: int = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrajectoryOptions:
-    """Options of ``distil_trajectory``; steps are set for about 60 s on two CPU cores, collection included.
-
-    Attributes:
-        loop: Steps and rates.
-        huber_width: Width c of the pseudo-Huber loss (ours; near the square root of the final loss).
-    """
-
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
-    huber_width: float = 0.3
+    from nas.training.options import CollectionOptions, TrajectoryOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,10 @@ from nas.core.architecture import Architecture
 from nas.core.errors import ArchitectureError, CheckpointError
 from nas.core.rng import RandomStreams
 from nas.quality.held_out_loss import SupernetQuality, clip_losses, supernet_quality
-from nas.quality.supernet import Supernet, SupernetOptions, fair_path, load_supernet, make_supernet, train_supernet
+from nas.quality.options import SupernetOptions
+from nas.quality.supernet import Supernet, fair_path, load_supernet, make_supernet, train_supernet
 from nas.training.data import make_latent_clips
-from nas.training.loop import LoopOptions
+from nas.training.options import LoopOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -59,7 +59,8 @@ def test_every_option_vector_round_trips(chain: CategoricalSpace) -> None:
 # Hand count: none, conv1d 3 widths x 2 kernels, conv3d 3 widths, four attentions 3 widths x 2 heads; each but none
 # once or twice in a row.
 @pytest.mark.parametrize(
-    ("name", "slots", "options"), [("snapgen_v", 10, 1 + 2 * (3 * 2 + 3 + 4 * 3 * 2)), ("tiny", 5, 1 + 2 * 2 + 2 + 4 * 2 * 2)]
+    ("name", "slots", "options"),
+    [("snapgen_v", 10, 1 + 2 * (3 * 2 + 3 + 4 * 3 * 2)), ("tiny", 5, 1 + 2 * 2 + 2 + 4 * 2 * 2)],
 )
 def test_exact_count_of_the_released_spaces(name: str, slots: int, options: int) -> None:
     space = search_spaces.get(name)

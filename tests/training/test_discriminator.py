@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from nas.training.adversarial import AdversarialLosses, AdversarialOptions, make_discriminator, tune_adversarially
-from nas.training.loop import Batch, LoopOptions
-from nas.training.trajectory import CollectionOptions, Trajectories, collect_trajectories
+from nas.training.adversarial import AdversarialLosses, make_discriminator, tune_adversarially
+from nas.training.loop import Batch
+from nas.training.options import AdversarialOptions, CollectionOptions, LoopOptions
+from nas.training.trajectory import Trajectories, collect_trajectories
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from nas.core.errors import CheckpointError, TrainingError
 from nas.core.protocols import Progress, SilentProgress
 from nas.core.rng import RandomStreams
 from nas.training.checkpoint import list_checkpoints
-from nas.training.loop import Batch, LoopOptions, Phase, TrainingRun, cosine_rate
+from nas.training.loop import Batch, Phase, TrainingRun, cosine_rate
+from nas.training.options import LoopOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

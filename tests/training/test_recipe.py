@@ -13,9 +13,7 @@ from PIL import Image
 
 from nas.core.errors import InputError
 from nas.models.unet import VideoUNet
-from nas.training.adversarial import AdversarialOptions
 from nas.training.clips import make_clips
-from nas.training.distillation import DistillationOptions
 from nas.training.evaluation import (
     evaluate,
     evaluate_real,
@@ -26,10 +24,17 @@ from nas.training.evaluation import (
     sample_attributes,
     write_gif,
 )
-from nas.training.loop import LoopOptions
-from nas.training.recipe import EvaluationOptions, RecipeOptions, train_model
-from nas.training.teacher import TeacherOptions
-from nas.training.trajectory import CollectionOptions, TrajectoryOptions
+from nas.training.options import (
+    AdversarialOptions,
+    CollectionOptions,
+    DistillationOptions,
+    EvaluationOptions,
+    LoopOptions,
+    RecipeOptions,
+    TeacherOptions,
+    TrajectoryOptions,
+)
+from nas.training.recipe import train_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,17 +13,18 @@ from torch import nn
 from nas.core.errors import CheckpointError
 from nas.core.protocols import Progress, SilentProgress
 from nas.models.unet import VideoUNet
-from nas.training.distillation import DistillationOptions, copy_matching_weights, distil
-from nas.training.loop import LoopOptions
-from nas.training.stage import Kit, load_kit
-from nas.training.teacher import NoiseOptions, TeacherOptions, draw_noisy, train_teacher
-from nas.training.trajectory import (
+from nas.training.distillation import copy_matching_weights, distil
+from nas.training.options import (
     CollectionOptions,
+    DistillationOptions,
+    LoopOptions,
+    NoiseOptions,
+    TeacherOptions,
     TrajectoryOptions,
-    collect_trajectories,
-    distil_trajectory,
-    segment_loss,
 )
+from nas.training.stage import Kit, load_kit
+from nas.training.teacher import draw_noisy, train_teacher
+from nas.training.trajectory import collect_trajectories, distil_trajectory, segment_loss
 
 if TYPE_CHECKING:
     from pathlib import Path

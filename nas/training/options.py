@@ -1,0 +1,187 @@
+"""Settings of every training stage, each with the source of its default; without torch, so that a YAML loads fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopOptions:
+    """What every stage shares; defaults are those of the toy task, tuned on two CPU cores.
+
+    Attributes:
+        steps: Optimizer steps; fixed, so that a run does not depend on the machine's speed.
+        batch_size: Clips of one micro-batch.
+        learning_rate: Peak rate of AdamW (2e-3: TRAINING section 2).
+        warmup_steps: Steps of linear rise (ours).
+        final_ratio: Rate at the end of the cosine as a share of the peak (ours).
+        weight_decay: AdamW's (torch's default is 0.01).
+        betas: AdamW's; (0.9, 0.99) forgets faster than torch's default, which suits short runs (ours).
+        gradient_clip: Largest gradient norm (1: TRAINING 3.4).
+        ema_decay: Upper limit of the average's decay (0.99 and up: TRAINING 3.4).
+        accumulation: Micro-batches a step.
+        precision: Arithmetic of the forward passes; weights stay float32.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of ``metrics.jsonl``, each the mean since the last.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+    final_ratio: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.99
+    accumulation: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: int = 200
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training option {name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseOptions:
+    """How noisy training samples are drawn.
+
+    Attributes:
+        time_mean: Mean of the normal variable under the logit-normal times; above 0 means more noise, where motion is
+            decided (ours; Stable Diffusion 3 uses 0).
+        time_std: Its standard deviation (1: Stable Diffusion 3).
+        text_dropout: Share of captions replaced by the empty one (0.1: TRAINING section 2).
+        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2, adversarial run).
+    """
+
+    time_mean: float = 0.5
+    time_std: float = 1.0
+    text_dropout: float = 0.1
+    image_ratio: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherOptions:
+    """Options of ``train_teacher``; steps are set for about 240 s on two CPU cores."""
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=2400))
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationOptions:
+    """Options of ``distil``; steps are set for about 60 s on two CPU cores.
+
+    Attributes:
+        loop: Steps and rates.
+        noise: How samples are drawn.
+        task_weight: Weight of the flow-matching loss on the data (ours).
+        output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
+        feature_weight: Weight of the normalised feature loss (ours).
+        start_from_teacher: Begin with the teacher's weights wherever name and shape agree: the whole spatial backbone,
+            which both share, and temporal layers of the same kind and width. The rest keeps what it came with.
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
+    task_weight: float = 0.5
+    output_weight: float = 1.0
+    feature_weight: float = 0.1
+    start_from_teacher: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionOptions:
+    """How the teacher's ways are collected.
+
+    Attributes:
+        num_clips: Number of ways.
+        substeps: Euler steps between two of the fixed times (2 or more: TRAINING 3.5).
+        guidance: Weight of classifier-free guidance (3: TRAINING section 2).
+        batch_size: Ways per denoiser call.
+    """
+
+    num_clips: int = 768
+    substeps: int = 3
+    guidance: float = 3.0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectoryOptions:
+    """Options of ``distil_trajectory``; steps are set for about 60 s on two CPU cores, collection included.
+
+    Attributes:
+        loop: Steps and rates.
+        huber_width: Width c of the pseudo-Huber loss (ours; near the square root of the final loss).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
+    huber_width: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdversarialOptions:
+    """Options of ``tune_adversarially``; steps are set for about 60 s on two CPU cores.
+
+    Attributes:
+        loop: Steps and rates; the learning rate is the generator's.
+        heads_rate_ratio: Rate of the heads over the generator's (10: SF-V, METHODS 2c).
+        betas: Of both optimizers ((0.5, 0.99): TRAINING 3.4).
+        anchor_weight: Weight of the trajectory term that keeps attributes (ours).
+        reconstruction_weight: Weight lambda of the pseudo-Huber distance to the clean clip (0.1: SF-V).
+        adversarial_weight: Weight of the hinge term of the generator (ours).
+        huber_width: Width of both pseudo-Huber terms (ours).
+        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2).
+        mismatch_ratio: Share of real clips shown to the heads with another clip's caption as fakes (an option of
+            TRAINING 3.4).
+        time_mean: Mean of the normal variable under the discriminator's logit-normal time (ours; 0 is symmetric).
+        time_std: Its standard deviation.
+        head_width: Channels inside the heads (ours).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=200, learning_rate=2e-4, warmup_steps=10))
+    heads_rate_ratio: float = 10.0
+    betas: tuple[float, float] = (0.5, 0.99)
+    anchor_weight: float = 1.0
+    reconstruction_weight: float = 0.1
+    adversarial_weight: float = 0.1
+    huber_width: float = 0.3
+    image_ratio: float = 0.2
+    mismatch_ratio: float = 0.25
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    head_width: int = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """How the stages are judged.
+
+    Attributes:
+        steps: Steps of the multi-step rows (25: SnapGen-V).
+        guidance: Guidance of the multi-step rows (3: TRAINING section 2).
+        num_clips: Clips of a multi-step row; a multiple of 18 shows each held-out caption equally often.
+        num_few_step_clips: Clips of a four-step row, which cost a twelfth.
+    """
+
+    steps: int = 25
+    guidance: float = 3.0
+    num_clips: int = 72
+    num_few_step_clips: int = 288
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeOptions:
+    """Options of every stage."""
+
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
+    collection: CollectionOptions = field(default_factory=CollectionOptions)
+    trajectory: TrajectoryOptions = field(default_factory=TrajectoryOptions)
+    adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
