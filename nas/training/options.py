@@ -144,7 +144,9 @@ class AdversarialOptions:
         head_width: Channels inside the heads (ours).
     """
 
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=200, learning_rate=2e-4, warmup_steps=10))
+    loop: LoopOptions = field(
+        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=2e-4, warmup_steps=10)
+    )
     heads_rate_ratio: float = 10.0
     betas: tuple[float, float] = (0.5, 0.99)
     anchor_weight: float = 1.0
