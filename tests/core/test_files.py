@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +10,6 @@ from nas.core.cost import Interval
 from nas.core.errors import InputError, UnavailableError
 from nas.core.files import JsonLines, canonical_json, read_json, sha256_path, write_json, write_text_atomically
 from nas.core.schema import check_schema, from_data, with_schema
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_canonical_json_ignores_key_order() -> None:
@@ -45,6 +42,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_text_atomically(tmp_path / "file" / "below.json", "x")
     assert caught.value.hint is not None
     assert "resumed" in caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(UnavailableError, match="/dev/full: cannot be written: No space left on device"):
+        JsonLines(Path("/dev/full")).append({"number": 0})
 
 
 def test_torn_last_line_is_ignored_and_cut_by_the_next_append(tmp_path: Path) -> None:
