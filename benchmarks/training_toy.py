@@ -180,7 +180,16 @@ def markdown(body: dict[str, Any], runs: list[dict[str, EvaluationRow]], seconds
         lines.append(f"| {name} | {row.num_clips} | " + " | ".join(cells) + " |")
     machine = ", ".join(f"{key} {value}" for key, value in body["machine"].items())
     times = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-    return "\n".join([*lines, "", f"CPU seconds: {times}.", "", f"Machine: {machine}.", ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"CPU seconds of this start (what an earlier, interrupted start did is not in it): {times}.",
+            "",
+            f"Machine: {machine}.",
+            "",
+        ]
+    )
 
 
 def processor() -> str:
