@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ def gains(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> F
     """Return the hypervolume that each of ``candidates`` (N, 3) alone adds to ``known`` (M, 3), up to ``reference``.
 
     Memory is cut into slabs at the candidates' own values, and at up to ``MOST_SLABS`` of their quantiles when they
-    are more (memory is then rounded up to the next cut, so gains are estimates from below). In each slab what is known
+    are more (memory is then rounded up to the next cut, so gains are estimates). In each slab what is known
     is a staircase over latency, and a gain is an area above it.
     """
     result = np.zeros(len(candidates))
@@ -25,7 +26,7 @@ def gains(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> F
     if len(cuts) > MOST_SLABS:
         cuts = np.unique(np.quantile(candidates[:, 1], np.linspace(0, 1, MOST_SLABS), method="higher"))
         cuts = cuts[cuts < reference[1]]
-    for low, high in zip(cuts, [*cuts[1:], reference[1]], strict=True):
+    for low, high in pairwise([*cuts.tolist(), float(reference[1])]):
         inside = np.flatnonzero(candidates[:, 1] <= low)
         below = known[known[:, 1] <= low]
         result[inside] += (high - low) * _areas(candidates[inside][:, [0, 2]], below[:, [0, 2]], reference[[0, 2]])
@@ -44,8 +45,8 @@ def _areas(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> 
     quality = np.minimum(candidates[:, 1], reference[1])
     # A candidate gains from its latency up to the first step that is at least as low.
     first = np.searchsorted(-height, -quality, side="left")
-    end = np.append(np.maximum(start, -1e300), reference[0])[np.minimum(first, len(start))]
-    end = np.minimum(end, reference[0])
+    end = np.append(start, reference[0])[first]
+    end = np.where(first == 0, latency, end)  # not above the reference's own height: nothing to gain
     widths = np.diff(np.append(start[1:], reference[0]))
     integral = np.concatenate([[0.0, 0.0], np.cumsum(height[1:] * widths)]) if len(start) > 1 else np.zeros(2)
 

@@ -1,12 +1,15 @@
 """Quality learned from evaluations: a Bayesian linear model over options, pairs of neighbouring options and hints.
 
-    y = b + sum_l a_l[x_l] + sum_l c_l[x_l, x_(l+1)] + sum_h g_h h(x) + noise
+    y = b + sum_l (a_l[x_l] + w_l[x_l] (r_l[x_l] + s_l)) + sum_l c_l[x_l, x_(l+1)] + sum_h g_h h(x) + noise
 
-Every coefficient has a Gaussian prior; the scales of ``a``, ``c``, ``g`` and of the noise are those of highest evidence
-(MacKay 1992, Neural Computation 4, 415-447), under a prior that expects pairs to matter less than single options. All
-work is done on the n x n covariance of the evaluations, since there are far more coefficients than evaluations. A
-posterior draw is a prior draw corrected by the data (Matheron's rule, Wilson et al. 2020, arXiv:2002.09309), again a
-sum over slots and pairs, which the exact solver can take.
+where ``w`` is what an option costs: what costs more may matter more, in some slots more than in others. That ``s_l`` is
+one for all options of a slot lets an option that was never tried share in what its neighbours have shown.
+
+Every coefficient has a Gaussian prior; the scales of ``a``, ``r``, ``s``, ``c``, ``g`` and of the noise are those of
+highest evidence (MacKay 1992, Neural Computation 4, 415-447), under a prior that expects pairs to matter less than
+single options. All work is done on the n x n covariance of the evaluations, since there are far more coefficients than
+evaluations. A posterior draw is a prior draw corrected by the data (Matheron's rule, Wilson et al. 2020,
+arXiv:2002.09309), again a sum over slots and pairs, which the exact solver can take.
 """
 
 from __future__ import annotations
@@ -19,16 +22,25 @@ import numpy as np
 from nas.search.exact.problem import FloatArray, IntArray, SlotSum
 
 # In units of the standard deviation of the scores: what is likely before any data, as (median, log10 spread).
-_PRIORS = {"single": (0.2, 0.5), "pair": (0.05, 0.5), "hint": (0.5, 0.7), "noise": (0.05, 0.5)}
+_PRIORS = {
+    "single": (0.15, 0.5),
+    "rated": (0.15, 0.5),
+    "slope": (0.15, 0.5),
+    "pair": (0.05, 0.5),
+    "hint": (0.5, 0.7),
+    "noise": (0.05, 0.5),
+}
 _BIAS_SCALE = 10.0
 _MOST_FOR_SCALES = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """Standard deviations, in units of the scores' own: of single options, pairs, hints, and the noise."""
+    """Standard deviations in units of the scores' own: single options, by cost, by slot, pairs, hints, noise."""
 
     single: float = _PRIORS["single"][0]
+    rated: float = _PRIORS["rated"][0]
+    slope: float = _PRIORS["slope"][0]
     pair: float = _PRIORS["pair"][0]
     hint: float = _PRIORS["hint"][0]
     noise: float = _PRIORS["noise"][0]
@@ -44,6 +56,7 @@ class Observations:
         errors: Known standard errors (n,), 0 where none is known; they come on top of the learned noise.
         sizes: Number of options of each slot.
         hints: Figures that quality may be a multiple of, such as latency; they only have to be sums over slots.
+            What options add to the first is the weight ``w`` above.
     """
 
     options: IntArray
@@ -75,9 +88,8 @@ class Observations:
     @cached_property
     def hint_values(self) -> FloatArray:
         """Standardised hints (n, number of hints)."""
-        return np.stack([hint.total(self.options) for hint in self.scaled_hints], axis=1).reshape(
-            len(self.options), len(self.hints)
-        )
+        columns = [hint.total(self.options) for hint in self.scaled_hints]
+        return np.array(columns).reshape(len(self.hints), len(self.options)).T
 
     @cached_property
     def scaled_hints(self) -> tuple[SlotSum, ...]:
@@ -92,19 +104,30 @@ class Observations:
         return tuple(scaled)
 
     @cached_property
+    def weights(self) -> list[FloatArray]:
+        """What each option adds to the first hint, against the slot's least, 1 on average; 0 without hints."""
+        if not self.hints:
+            return [np.zeros(size) for size in self.sizes]
+        above = [row - row.min() for row in self.hints[0].slots]
+        unit = float(np.mean(np.concatenate(above))) or 1.0
+        return [row / unit for row in above]
+
+    @cached_property
     def covariances(self) -> dict[str, FloatArray]:
         """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
         size = len(self.options)
-        single, pair = np.zeros((size, size)), np.zeros((size, size))
+        single, rated, slope, pair = np.zeros((4, size, size))
         before = None
-        for column in self.options.T:
+        for column, weights in zip(self.options.T, self.weights, strict=True):
             same = (column[:, None] == column[None, :]).astype(float)
             single += same
+            rated += same * weights[column] ** 2
+            slope += np.outer(weights[column], weights[column])
             if before is not None:
                 pair += same * before
             before = same
         hints = self.hint_values
-        return {"single": single, "pair": pair, "hint": hints @ hints.T}
+        return {"single": single, "rated": rated, "slope": slope, "pair": pair, "hint": hints @ hints.T}
 
 
 class QualityModel:
@@ -132,10 +155,11 @@ class QualityModel:
         data, scales = self.observations, self.scales
         wanted = (data.scores - data.centre) / data.unit
         weights = _solve(self._factor, wanted - prior.total(data) - noise)
-        single = [
-            row + scales.single**2 * np.bincount(column, weights, minlength=len(row))
-            for row, column in zip(prior.single, data.options.T, strict=True)
-        ]
+        single = []
+        tables = zip(prior.single, _single_variances(data, scales), data.weights, data.options.T, strict=True)
+        for row, variances, rates, column in tables:
+            shown = variances * np.bincount(column, weights, minlength=len(row))
+            single.append(row + shown + scales.slope**2 * rates * float(rates[column] @ weights))
         pair = []
         for slot, table in enumerate(prior.pair):
             flat = data.options[:, slot] * table.shape[1] + data.options[:, slot + 1]
@@ -170,7 +194,11 @@ class _Coefficients:
     ) -> _Coefficients:
         shapes = zip(data.sizes[:-1], data.sizes[1:], strict=True)
         return cls(
-            single=[temperature * scales.single * generator.normal(size=size) for size in data.sizes],
+            single=[
+                temperature
+                * (np.sqrt(row) * generator.normal(size=len(row)) + scales.slope * rates * generator.normal())
+                for row, rates in zip(_single_variances(data, scales), data.weights, strict=True)
+            ],
             pair=[temperature * scales.pair * generator.normal(size=shape) for shape in shapes],
             hint=temperature * scales.hint * generator.normal(size=len(data.hints)),
             bias=temperature * _BIAS_SCALE * float(generator.normal()),
@@ -214,7 +242,11 @@ def learn_scales(observations: Observations, *, pairs: bool = True) -> Scales:
             sizes=observations.sizes,
             hints=observations.hints,
         )
-    names = [name for name in _PRIORS if (name != "pair" or pairs) and (name != "hint" or observations.hints)]
+    names = [
+        name
+        for name in _PRIORS
+        if (name != "pair" or pairs) and (name not in ("hint", "rated", "slope") or observations.hints)
+    ]
     start = np.log([_PRIORS[name][0] for name in names])
 
     def objective(logs: FloatArray) -> tuple[float, FloatArray]:
@@ -250,10 +282,15 @@ def _negative_log_posterior(data: Observations, named: dict[str, float]) -> tupl
 
 def _covariance(data: Observations, scales: Scales) -> FloatArray:
     parts = data.covariances
-    result = scales.single**2 * parts["single"] + scales.pair**2 * parts["pair"] + scales.hint**2 * parts["hint"]
+    result = sum(getattr(scales, name) ** 2 * part for name, part in parts.items())
     result += _BIAS_SCALE**2
     result[np.diag_indices_from(result)] += _variances(data, scales)
     return np.asarray(result)
+
+
+def _single_variances(data: Observations, scales: Scales) -> list[FloatArray]:
+    """Return the prior variance of what each option adds."""
+    return [scales.single**2 + scales.rated**2 * row**2 for row in data.weights]
 
 
 def _variances(data: Observations, scales: Scales) -> FloatArray:

@@ -6,8 +6,7 @@ add most hypervolume to what the draw says of the architectures judged so far ar
 hypervolume, after Bradford et al. 2018, J. Global Optimization 71, 407-438, with exact fronts in place of a genetic
 algorithm). Nothing over the budget and nothing known is proposed.
 
-The first proposals are the cheapest architecture, then members of the fronts of made-up qualities that rise with cost:
-feasible, rich and different from each other.
+The first proposals are the cheapest architecture, then feasible ones that between them hold every option that fits.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 _GROWTH_BEFORE_NEW_SCALES = 1.15
 _DRAWS_BEFORE_CHANCE = 4
 _START_LABELS = 200
+_UNTRIED_FACTOR = 4.0
 
 logger = logging.getLogger(__name__)
 
@@ -226,27 +226,31 @@ def _reference(front: FloatArray, known: FloatArray, budget: Budget) -> FloatArr
 
 
 def _start_designs(costs: AdditiveCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:
-    """Return up to ``count`` different designs: the cheapest, the richest feasible one, then a mixture of members.
+    """Return up to ``count`` different designs: the cheapest, then those that hold most options not tried before.
 
-    Qualities are made up: the square root of what an option costs, and for the mixture times a lognormal factor.
+    An option that no design holds may be the best of its slot and never be noticed. Each design is a member of the
+    exact front of a made-up quality: the square root of what an option costs, times a lognormal factor, and more for
+    what is untried.
     """
     generator = streams.numpy("model_based_start")
     designs = [cheapest(costs)]
-    for trial in range(4 * count):
+    tried = [np.arange(size) == option for size, option in zip(costs.sizes, designs[0], strict=True)]
+    for _ in range(4 * count):
         if len(designs) >= count:
             break
-        spread = 1.0 if trial else 0.0
         rows = [
-            np.sqrt(row - row.min()) * np.exp(spread * generator.normal(size=len(row)))
-            for row in costs.latency_ms.slots
+            np.sqrt(row - row.min()) * np.exp(generator.normal(size=len(row))) * np.where(known, 1.0, _UNTRIED_FACTOR)
+            for row, known in zip(costs.latency_ms.slots, tried, strict=True)
         ]
-        front = solve(
-            AdditiveProblem(costs=costs, quality=SlotSum(slots=tuple(rows))), budget, max_labels=_START_LABELS
-        )
+        problem = AdditiveProblem(costs=costs, quality=SlotSum(slots=tuple(rows)))
+        front = solve(problem, budget, max_labels=_START_LABELS)
         if len(front) == 0:
             break
-        index = int(generator.integers(len(front))) if trial else int(np.argmax(front.quality))
-        design = tuple(front.options[index].tolist())
+        untried = SlotSum(slots=tuple((~known).astype(float) for known in tried)).total(front.options)
+        best = np.flatnonzero(untried == untried.max())
+        design = tuple(front.options[int(generator.choice(best))].tolist())
         if design not in designs:
             designs.append(design)
+        for known, option in zip(tried, design, strict=True):
+            known[option] = True
     return designs

@@ -26,11 +26,11 @@ def keep(columns: Sequence[FloatArray]) -> IntArray:
     order = np.lexsort(tuple(reversed(columns)))
     if len(order) == 0:
         return order
-    ordered = [column[order] for column in columns]
     if len(columns) == 1:
         return order[:1]
     if len(columns) == 2:
-        return order[_keep_two(ordered[1])]
+        return order[_keep_two(columns[1][order])]
+    ordered = [column[order] for column in columns]
     different = np.zeros(len(order), dtype=bool)
     different[0] = True
     for column in ordered:

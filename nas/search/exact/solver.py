@@ -15,6 +15,7 @@ other figures is summed over the slots as it happens and stated in the certifica
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -233,14 +234,6 @@ class _Labels:
     def take(self, kept: IntArray) -> _Labels:
         return _Labels(values=self.values[:, kept], last=self.last[kept], parent=self.parent[kept])
 
-    @staticmethod
-    def joined(parts: list[_Labels]) -> _Labels:
-        return _Labels(
-            values=np.concatenate([part.values for part in parts], axis=1),
-            last=np.concatenate([part.last for part in parts]),
-            parent=np.concatenate([part.parent for part in parts]),
-        )
-
 
 class _Sweep:
     """One sweep over the slots at one activation level."""
@@ -274,37 +267,34 @@ class _Sweep:
 
     def _extend(self, labels: _Labels, slot: int) -> _Labels:
         """Return the labels after ``slot``: every label with every option, but for what cannot reach the front."""
-        parts = [self._with_option(labels, slot, option) for option in range(len(self._allowed[slot]))]
-        if not self._grouped or slot == len(self._allowed) - 1:
-            parts = [_Labels.joined(parts)]
-        capacity = None if self._max_labels is None else max(1, self._max_labels // len(parts))
+        extended = self._with_every_option(labels, slot)
+        num_options = len(self._allowed[slot])
+        edges = [0, len(extended.last)]
+        if self._grouped and slot < len(self._allowed) - 1:
+            edges = np.searchsorted(extended.last, np.arange(num_options + 1)).tolist()
+        capacity = None if self._max_labels is None else max(1, self._max_labels // (len(edges) - 1))
+        compared = self._compared(extended, slot)
         losses: dict[str, float] = {}
-        kept = [self._filtered(part, slot, capacity, losses) for part in parts]
+        kept = [np.zeros(0, dtype=np.int64)]
+        for start, stop in pairwise(edges):
+            if stop > start:
+                columns = {name: row[start:stop] for name, row in compared.items()}
+                kept.append(start + _filtered(columns, capacity, losses))
         for name, loss in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + loss
-        return _Labels.joined(kept)
+        return extended.take(np.concatenate(kept))
 
-    def _with_option(self, labels: _Labels, slot: int, option: int) -> _Labels:
-        """Return ``labels`` with one option added, without those that break a limit whatever follows."""
-        added = [table.steps[slot][:, option][labels.last] for table in self._tables]
-        values = labels.values + np.stack(added)
-        inside = np.ones(values.shape[1], dtype=bool)
-        for table, row in zip(self._tables, values, strict=True):
+    def _with_every_option(self, labels: _Labels, slot: int) -> _Labels:
+        """Return ``labels`` extended, option by option, without those that break a limit whatever follows."""
+        added = np.stack([table.steps[slot].T[:, labels.last] for table in self._tables])
+        values = labels.values[:, None, :] + added  # (columns, options, labels)
+        inside = np.ones(values.shape[1:], dtype=bool)
+        for table, rows in zip(self._tables, values, strict=True):
             limit = table.column.limit
             if limit is not None:
-                inside &= row + table.rest_low[slot][option] <= limit + _slack(limit)
-        parent = np.flatnonzero(inside)
-        return _Labels(values=values[:, parent], last=np.full(len(parent), option), parent=parent)
-
-    def _filtered(self, labels: _Labels, slot: int, capacity: int | None, losses: dict[str, float]) -> _Labels:
-        """Drop dominated labels, then thin out what is above ``capacity`` and note what that may lose."""
-        if len(labels.last) == 0:
-            return labels
-        compared = self._compared(labels, slot)
-        kept = dominance.keep(list(compared.values()))
-        if capacity is not None and len(kept) > capacity:
-            kept = _thinned(compared, kept, capacity, losses)
-        return labels.take(kept)
+                inside &= rows + table.rest_low[slot][:, None] <= limit + _slack(limit)
+        option, parent = np.nonzero(inside)
+        return _Labels(values=values[:, option, parent], last=option, parent=parent)
 
     def _compared(self, labels: _Labels, slot: int) -> dict[str, FloatArray]:
         """Return the columns that dominance looks at; latency and quality first."""
@@ -315,9 +305,17 @@ class _Sweep:
                 continue
             if not column.objective and column.limit is not None:
                 row = np.maximum(row, column.limit - table.rest_high[slot][labels.last])
-            if column.name in ("latency", "quality") or bool((row != row[0]).any()):
+            if column.name in ("latency", "quality") or bool((row != row[:1]).any()):
                 result[column.name] = row
         return result
+
+
+def _filtered(columns: dict[str, FloatArray], capacity: int | None, losses: dict[str, float]) -> IntArray:
+    """Return the positions of labels that none dominates, thinned out to ``capacity``."""
+    kept = dominance.keep(list(columns.values()))
+    if capacity is not None and len(kept) > capacity:
+        return _thinned(columns, kept, capacity, losses)
+    return kept
 
 
 def _thinned(columns: dict[str, FloatArray], kept: IntArray, capacity: int, losses: dict[str, float]) -> IntArray:
