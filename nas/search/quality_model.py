@@ -116,18 +116,28 @@ class Observations:
     def covariances(self) -> dict[str, FloatArray]:
         """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
         size = len(self.options)
-        single, rated, slope, pair = np.zeros((4, size, size))
-        before = None
-        for column, weights in zip(self.options.T, self.weights, strict=True):
-            same = (column[:, None] == column[None, :]).astype(float)
-            single += same
-            rated += same * weights[column] ** 2
-            slope += np.outer(weights[column], weights[column])
-            if before is not None:
-                pair += same * before
+        singles, pairs = np.zeros((2, size, size), dtype=np.uint16)  # counts; small integers are fast to add
+        before = np.zeros((size, size), dtype=bool)
+        for column in self.options.T:
+            same = column[:, None] == column[None, :]
+            singles += same
+            pairs += same & before
             before = same
-        hints = self.hint_values
-        return {"single": single, "rated": rated, "slope": slope, "pair": pair, "hint": hints @ hints.T}
+        rates = np.stack(
+            [weights[column] for column, weights in zip(self.options.T, self.weights, strict=True)], axis=1
+        )
+        held = [
+            (column[:, None] == np.arange(count)) * weights
+            for column, count, weights in zip(self.options.T, self.sizes, self.weights, strict=True)
+        ]
+        rated, hints = np.concatenate(held, axis=1), self.hint_values
+        return {
+            "single": singles.astype(float),
+            "rated": rated @ rated.T,
+            "slope": rates @ rates.T,
+            "pair": pairs.astype(float),
+            "hint": hints @ hints.T,
+        }
 
 
 class QualityModel:

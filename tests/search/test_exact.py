@@ -248,6 +248,30 @@ def test_sampled_members_are_optimal_by_an_integer_programme(pairs: bool) -> Non
     assert front.quality[chosen] == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("figure", ["parameters", "latency_high_ms", "weights_mb"])
+def test_a_binding_limit_on_another_figure_keeps_what_dominance_alone_would_drop(figure: str, seed: int) -> None:
+    # The better and faster of two labels may break the limit later, so it must not displace the other.
+    rng = np.random.default_rng(seed)
+    slots, pairs = rng.integers(0, 50, (3, 6, 3)).tolist(), rng.integers(-20, 20, (5, 3, 3)).tolist()
+    other = SlotSum.of(slots[2])
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=SlotSum.of(slots[0]), activation_mb=tuple(np.zeros(3) for _ in range(6)), **{figure: other}
+        ),
+        quality=SlotSum.of(slots[1], pairs if seed % 2 else None),
+    )
+    limit = float(np.quantile(other.total(every(problem)), 0.1))
+    budgets = {
+        "parameters": Budget(parameters=round(limit)),
+        "latency_high_ms": Budget(latency_ms=limit),
+        "weights_mb": Budget(peak_memory_mb=limit),
+    }
+    front = solve(problem, budgets[figure])
+    expected = front_by_enumeration(problem, budgets[figure])
+    assert sorted(map(tuple, front.points().tolist())) == sorted(expected)
+
+
 def test_limits_hold_against_upper_ends() -> None:
     problem = synthetic(6, 4)
     budget = Budget(latency_ms=250.0, peak_memory_mb=70.0)
