@@ -405,6 +405,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for search_efficiency.json and .md")
     parser.add_argument("--seeds", type=int, default=5, help="most seeds of any engine")
     parser.add_argument("--evaluations", type=int, default=1000, help="most evaluations of any engine")
+    parser.add_argument("--version", choices=PROBLEMS, help="renew only this version's runs in an earlier result")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     exact = [
@@ -415,8 +416,14 @@ def main() -> None:
     ]
     print(json.dumps(exact))
     inside: list[float] = []
+    earlier = arguments.out / "search_efficiency.json"
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    if arguments.version and earlier.exists():
+        document = json.loads(earlier.read_text())
+        runs, exact, inside = document["runs"], document["exact"], document["share_inside"]
     for kind, related in PROBLEMS.items():
+        if arguments.version not in (None, kind):
+            continue
         problems = [make_problem(seed, related=related) for seed in range(arguments.seeds)]
         inside += [problem.share_inside for problem in problems]
         runs[kind] = {name: [] for name in SEARCHES}
@@ -439,6 +446,7 @@ def write(folder: Path, runs: dict[str, Any], exact: Sequence[dict[str, Any]], i
         "host": {key: value for key, value in host().items() if key != "name"},
         "versions": versions(),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "share_inside": list(inside),
         "exact": exact,
         "runs": runs,
     }

@@ -5,16 +5,19 @@
 where ``w`` is what an option costs: what costs more may matter more, in some slots more than in others. That ``s_l`` is
 one for all options of a slot lets an option that was never tried share in what its neighbours have shown.
 
-Every coefficient has a Gaussian prior; the scales of ``a``, ``r``, ``s``, ``c``, ``g`` and of the noise are those of
-highest evidence (MacKay 1992, Neural Computation 4, 415-447), under a prior that expects pairs to matter less than
-single options. All work is done on the n x n covariance of the evaluations, since there are far more coefficients than
-evaluations. A posterior draw is a prior draw corrected by the data (Matheron's rule, Wilson et al. 2020,
-arXiv:2002.09309), again a sum over slots and pairs, which the exact solver can take.
+Where options are made of several choices (kind, heads, depth ...) there are also coefficients for each of their values,
+in one slot and across all, so that options alike in something are expected to be alike in quality.
+
+Every coefficient has a Gaussian prior; the scales of all kinds of them and of the noise are those of highest evidence
+(MacKay 1992, Neural Computation 4, 415-447), under a prior that expects pairs to matter less than single options. All
+work is done on the n x n covariance of the evaluations, since there are far more coefficients than evaluations. A
+posterior draw is a prior draw corrected by the data (Matheron's rule, Wilson et al. 2020, arXiv:2002.09309), again a
+sum over slots and pairs, which the exact solver can take.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +29,8 @@ _PRIORS = {
     "single": (0.15, 0.5),
     "rated": (0.15, 0.5),
     "slope": (0.15, 0.5),
+    "trait": (0.15, 0.5),
+    "shared": (0.15, 0.5),
     "pair": (0.05, 0.5),
     "hint": (0.5, 0.7),
     "noise": (0.05, 0.5),
@@ -36,11 +41,13 @@ _MOST_FOR_SCALES = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """Standard deviations in units of the scores' own: single options, by cost, by slot, pairs, hints, noise."""
+    """Standard deviations in units of the scores' own: single options, by cost, by slot, and so on; 0: left out."""
 
     single: float = _PRIORS["single"][0]
     rated: float = _PRIORS["rated"][0]
     slope: float = _PRIORS["slope"][0]
+    trait: float = _PRIORS["trait"][0]
+    shared: float = _PRIORS["shared"][0]
     pair: float = _PRIORS["pair"][0]
     hint: float = _PRIORS["hint"][0]
     noise: float = _PRIORS["noise"][0]
@@ -57,6 +64,7 @@ class Observations:
         sizes: Number of options of each slot.
         hints: Figures that quality may be a multiple of, such as latency; they only have to be sums over slots.
             What options add to the first is the weight ``w`` above.
+        traits: For each slot an array (options, traits), 1 where an option has a trait; the same traits in all slots.
     """
 
     options: IntArray
@@ -64,16 +72,18 @@ class Observations:
     errors: FloatArray
     sizes: tuple[int, ...]
     hints: tuple[SlotSum, ...] = ()
+    traits: tuple[FloatArray, ...] = ()
 
     def first(self, count: int) -> Observations:
         """Return the first ``count`` of them."""
-        return Observations(
-            options=self.options[:count],
-            scores=self.scores[:count],
-            errors=self.errors[:count],
-            sizes=self.sizes,
-            hints=self.hints,
-        )
+        return self._part(slice(count))
+
+    def last(self, count: int) -> Observations:
+        """Return the last ``count`` of them."""
+        return self._part(slice(max(0, len(self.options) - count), None))
+
+    def _part(self, rows: slice) -> Observations:
+        return replace(self, options=self.options[rows], scores=self.scores[rows], errors=self.errors[rows])
 
     @cached_property
     def centre(self) -> float:
@@ -113,6 +123,14 @@ class Observations:
         return [row / unit for row in above]
 
     @cached_property
+    def held_traits(self) -> FloatArray:
+        """Traits of the options held (n, L, traits); none where none are known."""
+        if not self.traits:
+            return np.zeros((len(self.options), len(self.sizes), 0))
+        held = [table[column] for table, column in zip(self.traits, self.options.T, strict=True)]
+        return np.stack(held, axis=1)
+
+    @cached_property
     def covariances(self) -> dict[str, FloatArray]:
         """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
         size = len(self.options)
@@ -131,7 +149,10 @@ class Observations:
             for column, count, weights in zip(self.options.T, self.sizes, self.weights, strict=True)
         ]
         rated, hints = np.concatenate(held, axis=1), self.hint_values
+        trait, shared = self.held_traits.reshape(size, -1), self.held_traits.sum(axis=1)
         return {
+            "trait": trait @ trait.T,
+            "shared": shared @ shared.T,
             "single": singles.astype(float),
             "rated": rated @ rated.T,
             "slope": rates @ rates.T,
@@ -170,6 +191,9 @@ class QualityModel:
         for row, variances, rates, column in tables:
             shown = variances * np.bincount(column, weights, minlength=len(row))
             single.append(row + shown + scales.slope**2 * rates * float(rates[column] @ weights))
+        common = scales.shared**2 * (data.held_traits.sum(axis=1).T @ weights)
+        for slot, table in enumerate(data.traits):
+            single[slot] += table @ (common + scales.trait**2 * (data.held_traits[:, slot].T @ weights))
         pair = []
         for slot, table in enumerate(prior.pair):
             flat = data.options[:, slot] * table.shape[1] + data.options[:, slot + 1]
@@ -203,12 +227,17 @@ class _Coefficients:
         cls, data: Observations, scales: Scales, generator: np.random.Generator, temperature: float
     ) -> _Coefficients:
         shapes = zip(data.sizes[:-1], data.sizes[1:], strict=True)
+        single = [
+            temperature * (np.sqrt(row) * generator.normal(size=len(row)) + scales.slope * rates * generator.normal())
+            for row, rates in zip(_single_variances(data, scales), data.weights, strict=True)
+        ]
+        if data.traits:
+            num_traits = data.traits[0].shape[1]
+            common = scales.shared * generator.normal(size=num_traits)
+            for row, table in zip(single, data.traits, strict=True):
+                row += temperature * table @ (common + scales.trait * generator.normal(size=num_traits))
         return cls(
-            single=[
-                temperature
-                * (np.sqrt(row) * generator.normal(size=len(row)) + scales.slope * rates * generator.normal())
-                for row, rates in zip(_single_variances(data, scales), data.weights, strict=True)
-            ],
+            single=single,
             pair=[temperature * scales.pair * generator.normal(size=shape) for shape in shapes],
             hint=temperature * scales.hint * generator.normal(size=len(data.hints)),
             bias=temperature * _BIAS_SCALE * float(generator.normal()),
@@ -243,20 +272,11 @@ def learn_scales(observations: Observations, *, pairs: bool = True) -> Scales:
     """
     from scipy.optimize import minimize
 
-    recent = observations
-    if len(observations.options) > _MOST_FOR_SCALES:
-        recent = Observations(
-            options=observations.options[-_MOST_FOR_SCALES:],
-            scores=observations.scores[-_MOST_FOR_SCALES:],
-            errors=observations.errors[-_MOST_FOR_SCALES:],
-            sizes=observations.sizes,
-            hints=observations.hints,
-        )
-    names = [
-        name
-        for name in _PRIORS
-        if (name != "pair" or pairs) and (name not in ("hint", "rated", "slope") or observations.hints)
-    ]
+    recent = observations.last(_MOST_FOR_SCALES)
+    absent = set() if pairs else {"pair"}
+    absent |= set() if observations.hints else {"hint", "rated", "slope"}
+    absent |= set() if observations.traits else {"trait", "shared"}
+    names = [name for name in _PRIORS if name not in absent]
     start = np.log([_PRIORS[name][0] for name in names])
 
     def objective(logs: FloatArray) -> tuple[float, FloatArray]:

@@ -10,6 +10,7 @@ from nas.search.exact import SlotSum
 from nas.search.quality_model import Observations, QualityModel, Scales, _negative_log_posterior, learn_scales
 
 SIZES = (3, 4, 2)
+SCALES = Scales(single=0.4, rated=0.2, slope=0.3, trait=0.25, shared=0.35, pair=0.2, hint=0.5, noise=0.1)
 
 
 def observations(count: int = 12, *, seed: int = 0, hints: bool = True) -> Observations:
@@ -20,6 +21,7 @@ def observations(count: int = 12, *, seed: int = 0, hints: bool = True) -> Obser
         errors=rng.uniform(0, 0.3, size=count),
         sizes=SIZES,
         hints=(SlotSum.of([rng.uniform(1, 9, size) for size in SIZES], base=4.0),) if hints else (),
+        traits=tuple(rng.integers(2, size=(size, 5)).astype(float) for size in SIZES) if hints else (),
     )
 
 
@@ -31,6 +33,9 @@ def design(data: Observations, options: np.ndarray, scales: Scales) -> np.ndarra
             held = options[:, slot] == option
             columns += [scales.single * held, scales.rated * held * data.weights[slot][option]]
         columns.append(scales.slope * data.weights[slot][options[:, slot]])
+    for trait in range(5 if data.traits else 0):
+        held = [table[options[:, slot], trait] for slot, table in enumerate(data.traits)]
+        columns += [*(scales.trait * row for row in held), scales.shared * sum(held)]
     for slot, (first, second) in enumerate(itertools.pairwise(SIZES)):
         for one in range(first):
             for other in range(second):
@@ -56,13 +61,13 @@ def textbook_posterior(data: Observations, scales: Scales) -> tuple[np.ndarray, 
 
 @pytest.mark.parametrize("hints", [True, False])
 def test_mean_equals_ridge_regression_on_the_coefficients(hints: bool) -> None:
-    data, scales = observations(hints=hints), Scales(single=0.4, rated=0.2, slope=0.3, pair=0.2, hint=0.5, noise=0.1)
+    data, scales = observations(hints=hints), SCALES
     expected, _ = textbook_posterior(data, scales)
     assert QualityModel(data, scales).mean().total(everything()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_draws_have_the_posterior_mean_and_covariance() -> None:
-    data, scales = observations(), Scales(single=0.4, rated=0.2, slope=0.3, pair=0.2, hint=0.5, noise=0.1)
+    data, scales = observations(), SCALES
     expected, covariance = textbook_posterior(data, scales)
     model, generator = QualityModel(data, scales), np.random.default_rng(0)
     draws = np.stack([model.draw(generator).total(everything()) for _ in range(4000)])
@@ -82,7 +87,16 @@ def test_temperature_scales_the_distance_from_the_mean() -> None:
 
 def test_gradient_of_the_evidence_equals_finite_differences() -> None:
     data = observations(20)
-    named = {"single": 0.3, "rated": 0.2, "slope": 0.1, "pair": 0.15, "hint": 0.4, "noise": 0.2}
+    named = {
+        "single": 0.3,
+        "rated": 0.2,
+        "slope": 0.1,
+        "trait": 0.2,
+        "shared": 0.3,
+        "pair": 0.15,
+        "hint": 0.4,
+        "noise": 0.2,
+    }
     _, gradient = _negative_log_posterior(data, named)
     for index, name in enumerate(named):
         values = [
@@ -123,3 +137,19 @@ def test_pairs_can_be_left_out() -> None:
 def test_equal_scores_give_a_flat_model() -> None:
     data = replace(observations(), scores=np.full(12, 2.5))
     assert QualityModel(data, learn_scales(data)).mean().total(everything()) == pytest.approx(2.5, abs=1e-6)
+
+
+def test_options_alike_are_expected_to_be_alike() -> None:
+    # Slot 0 shows that trait 0 is good; only the option of slot 1 that has it should profit.
+    traits = (np.eye(3)[[2, 0, 1]], np.eye(3)[[2, 0, 1]])
+    rng = np.random.default_rng(0)
+    options = np.stack([rng.integers(3, size=30), np.zeros(30, dtype=np.int64)], axis=1)
+    data = Observations(
+        options=options,
+        scores=(options[:, 0] == 1) + 0.01 * rng.normal(size=30),
+        errors=np.zeros(30),
+        sizes=(3, 3),
+        traits=traits,
+    )
+    mean = QualityModel(data, Scales(single=0.1, trait=0.1, shared=0.5, pair=0.0, noise=0.05)).mean()
+    assert mean.slots[1][1] > mean.slots[1][2] + 0.1

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from problem import AdditiveProblem, FlatSpace, MemoryJournal, without_times
 
+from nas.core.architecture import ChoiceSpec
 from nas.core.cost import Budget
 from nas.core.errors import BudgetError, ConfigError
 from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
+from nas.search.engines.model_based import _traits
+from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
@@ -173,3 +176,21 @@ def test_engines_that_know_the_structure_beat_screened_random_search() -> None:
     medians = {name: median(found) for name, found in volumes.items()}
     assert medians["model_based"] > medians["evolving"] > medians["random"]
     assert medians["regularised"] > medians["random"]
+
+
+def test_traits_are_the_values_of_an_options_choices() -> None:
+    space = CategoricalSpace(
+        "pair",
+        1,
+        {
+            slot: [
+                ChoiceSpec(name=f"{slot}.kind", values=("none", "conv")),
+                ChoiceSpec(name=f"{slot}.kernel", values=(3, 5), active_when=((f"{slot}.kind", ("conv",)),)),
+            ]
+            for slot in ("a", "b")
+        },
+    )
+    first, second = _traits(space)
+    assert first.tolist() == second.tolist()
+    assert (first @ first.T).tolist() == [[1, 0, 0], [0, 2, 1], [0, 1, 2]]  # shared values: none; conv 3; conv 5
+    assert _traits(FlatSpace(2, 3)) == ()

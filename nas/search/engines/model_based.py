@@ -90,6 +90,7 @@ class ModelBasedSearch:
         self._streams = streams
         self._costs = costs
         self._budget = budget
+        self._traits = _traits(space)
         self._rows: list[tuple[int, ...]] = []
         self._scores: list[float] = []
         self._errors: list[float] = []
@@ -191,6 +192,7 @@ class ModelBasedSearch:
             errors=np.array(self._errors),
             sizes=self._costs.sizes,
             hints=(self._costs.latency_ms,),
+            traits=self._traits,
         )
 
     def _learned_scales(self) -> Scales:
@@ -212,6 +214,21 @@ class _Batch:
     quality: SlotSum | None = None
     front: ExactFront | None = None
     left_of_draw: int = 0
+
+
+def _traits(space: SearchSpace) -> tuple[FloatArray, ...]:
+    """Return which values of choices the options of each slot have; nothing where an option is one choice.
+
+    Choices are named ``slot.choice``; the same choice in another slot is the same trait.
+    """
+    options = [
+        [{(name.rpartition(".")[2], value) for name, value in option.items()} for option in space.options(slot)]
+        for slot in space.slots()
+    ]
+    if all(len(traits) <= 1 for slot in options for traits in slot):
+        return ()
+    every = sorted({trait for slot in options for traits in slot for trait in traits}, key=repr)
+    return tuple(np.array([[float(trait in traits) for trait in every] for traits in slot]) for slot in options)
 
 
 def _reference(front: FloatArray, known: FloatArray, budget: Budget) -> FloatArray:
