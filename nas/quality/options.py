@@ -11,5 +11,5 @@ from nas.training.options import LoopOptions, NoiseOptions
 class SupernetOptions:
     """Options of ``train_supernet``; steps are set for about 150 s on two CPU cores."""
 
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1840, batch_size=16))
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1840, batch_size=16, threads=1))
     noise: NoiseOptions = field(default_factory=NoiseOptions)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,20 +157,25 @@ class TrainingRun:
         progress.update(self.step, total, self.stage)
         for module in self._modules.values():
             module.train()
-        while self.step < total:
-            values = self._train_step()
-            self.step += 1
-            self._window.add(values)
-            self.last_loss = values["loss"]
-            if self.step % self.options.log_every == 0 or self.step == total:
-                means = self._window.means()
-                self._metrics.append({"stage": self.stage, "step": self.step, **means})
-                self._window = _Window()
-                progress.update(self.step, total, f"{self.stage}: loss {means['loss']:.4f}")
-            if self.step % self.options.checkpoint_every == 0 and self.step < total:
-                self.save()
+        with cpu_threads(self.options.threads):
+            while self.step < total:
+                self._step_and_keep(progress)
         for module in self._modules.values():
             module.eval()
+
+    def _step_and_keep(self, progress: Progress) -> None:
+        total = self.options.steps
+        values = self._train_step()
+        self.step += 1
+        self._window.add(values)
+        self.last_loss = values["loss"]
+        if self.step % self.options.log_every == 0 or self.step == total:
+            means = self._window.means()
+            self._metrics.append({"stage": self.stage, "step": self.step, **means})
+            self._window = _Window()
+            progress.update(self.step, total, f"{self.stage}: loss {means['loss']:.4f}")
+        if self.step % self.options.checkpoint_every == 0 and self.step < total:
+            self.save()
 
     def use_averages(self) -> None:
         """Give the averaged modules their averaged weights; training is over."""
@@ -316,6 +322,17 @@ class TrainingRun:
         kept = [row for row in rows if row.get("stage") != self.stage or int(row["step"]) <= self.step]
         if len(kept) != len(rows):
             write_text_atomically(self._metrics.path, "".join(canonical_json(row) + "\n" for row in kept))
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` torch threads on the CPU, then as many as before; ``None`` changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cosine_rate(step: int, options: LoopOptions) -> float:

@@ -150,7 +150,7 @@ class AdversarialOptions:
     """
 
     loop: LoopOptions = field(
-        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=2e-4, warmup_steps=10)
+        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=2e-4, warmup_steps=10, threads=1)
     )
     heads_rate_ratio: float = 10.0
     betas: tuple[float, float] = (0.5, 0.99)
