@@ -145,7 +145,7 @@ class OptunaEngine(Section):
 
     type: Literal["optuna"] = "optuna"
     sampler: Literal["nsga2", "nsga3", "tpe", "gp", "random", "qmc"] = "nsga2"
-    population: Annotated[int, Field(ge=2)] = 32
+    population: Annotated[int, Field(ge=2)] | None = None
 
 
 class SerialExecutor(Section):
