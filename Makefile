@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint install clean benchmarks
+.PHONY: demo test lint install clean
 
 install: $(VENV)/.installed
 

@@ -69,7 +69,10 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self.verbose = verbose
+        if verbose:
+            import logging
+
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")  # to stderr
 
     def progress(self, label: str) -> TerminalProgress:
         """Return the progress of one stage."""

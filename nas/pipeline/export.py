@@ -56,7 +56,7 @@ def _network(context: Context, architecture: Architecture, folder: Path) -> tupl
     if record.is_file():
         body = check_schema(read_json(record), "trained_model", 1, where=str(record))
         trained = from_data(TrainedModel, body, where=str(record))
-        return VideoUNet.from_pretrained(context.path(trained.folder)).eval(), trained
+        return VideoUNet.from_pretrained(context.path(trained.folder), use_safetensors=True).eval(), trained
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.streams.integer("fresh-weights"))
         denoiser = build_denoiser(context.space, architecture).eval()

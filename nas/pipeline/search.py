@@ -58,6 +58,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         folder / "front.json",
         FrontFile(
             members=result.front.members,
+            budget=budget,
             selected=chosen.architecture.digest,
             selection=section.select,
             hypervolume=result.front.hypervolume(reference),

@@ -26,7 +26,8 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
         return {"stages": to_data(states)}, "\n".join(rows)
     front = read_front(context.path("search", "front.json"))
     if thing == "front":
-        head = f"{'network':<18}{'latency ms':>12}{'90 % interval':>22}{'peak MB':>10}{'parameters':>14}{'quality':>10}"
+        width = f"{front.budget.coverage:.0%} interval"
+        head = f"{'network':<18}{'latency ms':>12}{width:>22}{'peak MB':>10}{'parameters':>14}{'quality':>10}"
         rows = [_front_row(member, chosen=member.architecture.digest == front.selected) for member in front.members]
         return to_data(front), "\n".join([head, *rows])
     wanted = digest or front.selected

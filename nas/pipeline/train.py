@@ -61,7 +61,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         folder=f"train/{architecture.digest}/{DENOISER}",
         sha256=sha256_path(own / DENOISER),
         stage=result.final.stage,
-        steps=sum(stage.steps for stage in result.stages),
+        steps=sum(stage.steps for stage in result.stages[1:]),
         metrics=tuple(final.metrics.items()),
     )
     write_json(own / "model.json", with_schema("trained_model", 1, to_data(model)))

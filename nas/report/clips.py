@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from nas.core.units import significant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.report.run_files import TrainedRun, TrainingRow
@@ -49,11 +48,6 @@ def clips_of(run_dir: Path, run: TrainedRun, *, byte_limit: int = MAX_CLIP_BYTES
         left -= size
         clips.append(clip)
     return tuple(clips)
-
-
-def total_bytes(clips: Sequence[Clip]) -> int:
-    """Return the bytes that the clips take in the page."""
-    return sum(len(clip.uri or "") for clip in clips)
 
 
 def _clip(run_dir: Path, folder: str, row: TrainingRow, left: int) -> tuple[Clip, int]:

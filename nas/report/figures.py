@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import median
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from nas.core.units import count, ratio, significant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from nas.core.architecture import Architecture
     from nas.core.evaluation import Evaluation
-    from nas.report.run_files import ClosedLoop, RunFiles, TrainedRun
+    from nas.report.run_files import ClosedLoop, TrainedRun
     from nas.runs.front import FrontFile
 
 # Enough to show any shape on a screen; the CSV keeps every step.
@@ -157,9 +158,7 @@ def temporal_layers(architecture: Architecture) -> tuple[tuple[str, str], ...]:
     return tuple((slot, _setting(choices)) for slot, choices in sorted(slots.items()))
 
 
-def pareto_figure(
-    front: FrontFile | None, evaluations: Sequence[Evaluation], budget: Mapping[str, Any]
-) -> ParetoFigure:
+def pareto_figure(front: FrontFile | None, evaluations: Sequence[Evaluation]) -> ParetoFigure:
     """Sort the search's candidates into front, other complete ones and screened ones.
 
     Raises:
@@ -179,8 +178,8 @@ def pareto_figure(
         screened=tuple(_candidate(item) for item in rest if item.state == "screened"),
         selected=front.selected if front else None,
         quality_name=_quality_name(front, first),
-        budget_latency_ms=_number(budget.get("latency_ms")),
-        budget_memory_mb=_number(budget.get("peak_memory_mb")),
+        budget_latency_ms=front.budget.latency_ms if front else None,
+        budget_memory_mb=front.budget.peak_memory_mb if front else None,
         origin=first.cost.origin,
         device=first.cost.device,
     )
@@ -391,9 +390,3 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return None
     return float(value)
-
-
-def budget_of(files: RunFiles) -> Mapping[str, Any]:
-    """Return the ``budget`` section of the run's configuration, empty where there is none."""
-    budget = files.config.get("budget")
-    return budget if isinstance(budget, Mapping) else {}

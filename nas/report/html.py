@@ -81,7 +81,7 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "front": files.front,
         "most_intervals": plots.MOST_INTERVALS,
         "pareto": _pareto(files),
-        "pareto_rows": figures.pareto_figure(files.front, files.evaluations, {}).front if files.front else (),
+        "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
         "breakdown": figures.breakdown_figure(files.selected) if files.selected else None,
         "breakdown_plots": _breakdown(files),
         "agreements": agreements,
@@ -139,7 +139,7 @@ def render(context: Mapping[str, Any]) -> str:
 def _pareto(files: RunFiles) -> Drawing | None:
     if not files.evaluations and not (files.front and files.front.members):
         return None
-    figure = figures.pareto_figure(files.front, files.evaluations, figures.budget_of(files))
+    figure = figures.pareto_figure(files.front, files.evaluations)
     label = f"Quality against latency: {len(figure.front)} front members, {len(figure.others)} other candidates"
     return _drawing("pareto", label, plots.pareto_plot(figure))
 
@@ -193,6 +193,8 @@ def _reason(files: RunFiles, name: str) -> str:
     stage = files.stage(name)
     if stage.state == "failed":
         return f"The stage “{name}” failed: {stage.error or 'no reason recorded'}"
+    if stage.state == "skipped":
+        return f"The stage “{name}” was left out: {stage.error or 'no reason recorded'}."
     if stage.state == "pending":
         return f"The stage “{name}” has not run."
     return f"The stage “{name}” is {stage.state} and left no usable file."

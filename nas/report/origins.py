@@ -105,7 +105,7 @@ def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
                 value=latency(loop.measured_ms),
                 origin="measured",
                 where=files.closed_loop.device,
-                how="whole network, after the search",
+                how="one denoiser call of the whole network, times the calls of a generation, at calibration speed",
                 file="closed_loop/closed_loop.json",
             )
         )

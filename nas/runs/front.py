@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.core.cost import Budget
 from nas.core.evaluation import Evaluation  # read at run time by nas.core.schema
 from nas.core.files import read_json, write_json
 from nas.core.pareto import ParetoFront
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontFile:
-    """A front and its selection.
+    """A front, the budget it keeps and its selection.
 
     ``reference`` is (latency ms, peak memory MB, negated quality), the corner ``hypervolume`` is measured from.
     ``screened`` and ``complete`` count the evaluations of the whole search in those states.
     """
 
     members: tuple[Evaluation, ...]
+    budget: Budget
     selected: str
     selection: str
     hypervolume: float

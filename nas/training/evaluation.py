@@ -185,7 +185,7 @@ def real_row(*, num_clips: int, seed: int, folder: Path, clip: str = "samples/re
 
 def write_evaluation(path: Path, rows: Sequence[EvaluationRow]) -> None:
     """Write ``evaluation.json``."""
-    body: dict[str, Any] = {"rows": to_data(list(rows))}
+    body: dict[str, Any] = {"captions": list(sample_attributes().captions()), "rows": to_data(list(rows))}
     write_json(path, with_schema("training_evaluation", 1, body))
 
 

@@ -1,11 +1,12 @@
 """Analytic judge: reads colour, shape and motion off a clip of one moving shape, with no learned part.
 
-Method, frame by frame: the background is the median colour of the border; a pixel's foreground weight is its distance
-from the background, relative to the clip's largest, cut below one half. Colour is the palette entry nearest to the
-weighted mean of the foreground; shape is the template (circle, square, triangle) of the same area and centre with the
-largest soft intersection over union, summed over the frames; direction and speed come from a straight line fitted to
-the foreground's centre of mass. Jitter is the root mean square distance from that line in pixels. Flicker is the mean
-of three spreads over the frames: of the area (relative to its mean), of the foreground colour and of the background.
+Method, frame by frame: the background is the median colour of the border; a pixel's foreground weight grows with its
+distance from the background, relative to the clip's 98 % quantile, from 0 at a quarter to 1 at three quarters. Colour
+is the palette entry nearest to the weighted mean of the foreground; shape is the template (circle, square, triangle) of
+the same area and centre with the largest soft intersection over union, summed over the frames; direction and speed come
+from a straight line fitted to the foreground's centre of mass. Jitter is the root mean square distance from that line
+in pixels. Flicker is the mean of three spreads over the frames: of the area (relative to its mean), of the foreground
+colour and of the background.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def load_kit(folder: Path) -> Kit:
     shape = (CLIP_FRAMES, codec.channels, CLIP_SIZE // codec.patch, CLIP_SIZE // codec.patch)
     read_tensors(folder / "denoiser" / WEIGHTS)  # names the file when it is damaged
     try:
-        denoiser = VideoUNet.from_pretrained(folder / "denoiser")
+        denoiser = VideoUNet.from_pretrained(folder / "denoiser", use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"{folder / 'denoiser'}: cannot be read: {error}") from error
     denoiser.eval().requires_grad_(False)

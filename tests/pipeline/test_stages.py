@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nas.core.cost import Budget
 from nas.core.errors import CheckpointError, ConfigError
 from nas.core.evaluation import Evaluation, Proposal, Quality
 from nas.models.build import build_denoiser
@@ -125,6 +126,7 @@ def test_members_to_measure_are_spread_and_include_the_chosen(context: Context, 
     )
     front = FrontFile(
         members=members,
+        budget=Budget(),
         selected=members[4].architecture.digest,
         selection="knee",
         hypervolume=0.0,

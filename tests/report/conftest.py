@@ -150,6 +150,7 @@ def write_search(run_dir: Path, *, num_evaluations: int = 40) -> Evaluation:
     chosen = members[len(members) // 2]
     body = {
         "members": [to_data(item) for item in members],
+        "budget": to_data(Budget(latency_ms=420.0, peak_memory_mb=40.0)),
         "selected": chosen.architecture.digest,
         "selection": "knee",
         "hypervolume": 123.4,

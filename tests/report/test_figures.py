@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_front_others_and_screened_partition_the_search(finished_run: Path) -> None:
     files = read_run(finished_run)
-    figure = figures.pareto_figure(files.front, files.evaluations, figures.budget_of(files))
+    figure = figures.pareto_figure(files.front, files.evaluations)
     digests = [point.digest for group in (figure.front, figure.others, figure.screened) for point in group]
     assert sorted(digests) == sorted(item.architecture.digest for item in files.evaluations)
     assert {point.state for point in figure.screened} == {"screened"}
@@ -25,15 +25,15 @@ def test_front_others_and_screened_partition_the_search(finished_run: Path) -> N
 
 def test_front_is_sorted_by_latency_and_holds_the_chosen(finished_run: Path) -> None:
     files = read_run(finished_run)
-    figure = figures.pareto_figure(files.front, files.evaluations, {})
+    figure = figures.pareto_figure(files.front, files.evaluations)
     latencies = [point.latency_ms for point in figure.front]
     assert latencies == sorted(latencies)
     assert figure.selected in {point.digest for point in figure.front}
 
 
-def test_budget_of_the_configuration_is_drawn(finished_run: Path) -> None:
+def test_budget_that_the_search_kept_is_drawn(finished_run: Path) -> None:
     files = read_run(finished_run)
-    figure = figures.pareto_figure(files.front, files.evaluations, figures.budget_of(files))
+    figure = figures.pareto_figure(files.front, files.evaluations)
     assert (figure.budget_latency_ms, figure.budget_memory_mb) == (420.0, 40.0)
 
 
@@ -208,7 +208,7 @@ def test_stepped_line_holds_the_members_that_are_best_in_quality_alone(finished_
     assert files.front is not None
     slow_and_small = replace(files.front.members[0], cost=replace(files.front.members[-1].cost, latency_ms=1e4))
     front = replace(files.front, members=(*files.front.members, slow_and_small))
-    figure = figures.pareto_figure(front, (), {})
+    figure = figures.pareto_figure(front, ())
     assert len(figure.front) == len(front.members)
     qualities = [point.quality for point in figure.steps]
     assert qualities == sorted(set(qualities))

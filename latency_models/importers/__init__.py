@@ -1,1 +1,0 @@
-"""Readers of measurements made by other tools."""
