@@ -23,7 +23,7 @@ from nas.core.schema import check_schema, from_data, to_data, with_schema
 from nas.runs.lock import RunLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 STAGES = ("profile", "calibrate", "search", "train", "export", "closed_loop", "report")
 
@@ -132,6 +132,16 @@ class RunDirectory:
     def skip(self, name: str, reason: str) -> None:
         """Note that a stage was left out, and why."""
         self._set(name, StageState(state="skipped", finished_at=timestamp(), error=reason))
+
+    def reset(self, names: Iterable[str]) -> None:
+        """Set stages back to ``pending``, all with one write; what they left is out of date: see ``was_reset``."""
+        again = StageState(error="to be done again: it, or a stage that it reads, was forced")
+        self._write_states({**self.states(), **dict.fromkeys(names, again)})
+
+    def was_reset(self, name: str) -> bool:
+        """Whether a stage was set back and has not begun since, so that files in its folder are to be cleared."""
+        state = self.states().get(name, StageState())
+        return state.state == "pending" and state.error is not None
 
     def mark_interrupted(self) -> tuple[str, ...]:
         """Turn stages left ``running`` by a process that is gone into ``interrupted`` and return their names.

@@ -1,113 +1,134 @@
-"""A lock file with process and host, so that two processes never write one run directory.
+"""A lock on a run directory, so that two processes never write it at once.
 
-psutil is imported inside the functions that use it: it tells a live process from a later one with the same number.
+The kernel holds the lock (``flock`` on a file that is never removed), so it ends with its process, however that ends,
+and nothing has to judge whether a process is alive. The file's text names the holder for people; text that is there
+when the lock is free was left by a process that did not give it back.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import InputError, UnavailableError
-from nas.core.files import canonical_json, read_json
+from nas.core.errors import UnavailableError
+from nas.core.files import canonical_json
 from nas.core.provenance import timestamp
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
-
-# psutil reads start times from clock ticks (10 ms on Linux); a process number is not given out again that fast.
-START_TOLERANCE_S = 2.0
 
 
 class RunLock:
-    """Context manager holding ``lock`` in a run directory; the lock of a dead process of this host is taken over.
+    """Context manager holding ``lock`` in a run directory; it is free again when its process is gone.
 
-    ``took_over`` says whether a dead process's lock was found, which means its stages were cut off.
+    ``took_over`` says whether the last holder ended without giving it back, which means its stages were cut off.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lock"
         self.took_over = False
+        self._handle: int | None = None
 
     def __enter__(self) -> RunLock:
         """Take the lock.
 
         Raises:
-            UnavailableError: A live process, or a process of another host, holds it; the message names it.
+            UnavailableError: Another process holds it, the last holder was on another host, whose locks may not be
+                seen here, or the folder cannot be locked; the message names the holder.
         """
-        for _ in range(3):  # each further round means another process took over the same dead lock first
-            if self._create():
-                return self
-            self._remove_dead()
-        raise UnavailableError(f"{self.path}: several processes are taking this lock", hint="start only one of them")
+        for _ in range(3):  # each further round means that a person deleted the file in this very moment
+            handle = self._lock()
+            if self._is_current(handle):
+                break
+            os.close(handle)
+        else:
+            raise UnavailableError(f"{self.path}: the lock file keeps vanishing", hint="let it be and try again")
+        try:
+            left = _read(handle)
+            holder = _holder(left)
+            if "host" in holder and holder["host"] != socket.gethostname():
+                raise UnavailableError(
+                    f"{self.path}: the run is in use by process {holder.get('pid')} on host {holder['host']!r}, "
+                    f"since {holder.get('since')}",
+                    hint="wait for it; if that process is gone, delete the lock file",
+                )
+            self.took_over = bool(left.strip())
+            _write(handle, canonical_json({"pid": os.getpid(), "host": socket.gethostname(), "since": timestamp()}))
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lock back."""
-        self.path.unlink(missing_ok=True)
-
-    def _create(self) -> bool:
-        """Link a complete temporary file to the lock's name, which fails when the name is taken."""
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".lock.")
+        """Give the lock back; the file stays, empty, because a removed one could be locked by two."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(canonical_json(_this_process()) + "\n")
-            os.link(name, self.path)
-        except FileExistsError:
-            return False
+            os.ftruncate(handle, 0)
+            fcntl.flock(handle, fcntl.LOCK_UN)  # also for children that inherited the handle by a fork
         finally:
-            Path(name).unlink()
-        return True
+            os.close(handle)
 
-    def _remove_dead(self) -> None:
+    def _lock(self) -> int:
+        """Open and lock the file; return its handle, which no program started from here inherits."""
         try:
-            holder = read_json(self.path)
-        except InputError:
-            if not self.path.exists():
-                return  # given back in this moment
-            raise
-        if not isinstance(holder, dict) or not {"pid", "host"} <= holder.keys():
-            raise InputError(f"{self.path}: not a lock file", hint="delete it if no process writes this run")
-        if holder["host"] != socket.gethostname():
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
             raise UnavailableError(
-                f"{self.path}: the run is in use by process {holder['pid']} on host {holder['host']!r}, "
-                f"since {holder.get('since')}",
-                hint="wait for it; if that host is gone, delete the lock file",
-            )
-        if _alive(holder):
+                f"{self.path}: cannot be written: {error.strerror}", hint="check the folder's permissions"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            text = _read(handle)
+            os.close(handle)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise _in_use(self.path, _holder(text)) from error
             raise UnavailableError(
-                f"{self.path}: the run is in use by process {holder['pid']}, since {holder.get('since')}",
-                hint=f"wait for it, or stop it: kill {holder['pid']}",
-            )
-        self.took_over = True
-        self.path.unlink(missing_ok=True)
+                f"{self.path}: cannot be locked: {error.strerror}", hint="use a file system that has locks"
+            ) from error
+        return handle
 
-
-def _this_process() -> dict[str, Any]:
-    import psutil
-
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "process_started": psutil.Process().create_time(),
-        "since": timestamp(),
-    }
-
-
-def _alive(holder: dict[str, Any]) -> bool:
-    import psutil
-
-    try:
-        process = psutil.Process(int(holder["pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
+    def _is_current(self, handle: int) -> bool:
+        """Whether the locked file still has the lock's name."""
+        try:
+            return os.path.samestat(os.fstat(handle), self.path.stat())
+        except FileNotFoundError:
             return False
-        started = holder.get("process_started")
-        return started is None or abs(process.create_time() - float(started)) < START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+
+
+def _in_use(path: Path, holder: dict[str, Any]) -> UnavailableError:
+    if "pid" not in holder:
+        return UnavailableError(f"{path}: the run is in use by another process", hint="wait for it, or stop it")
+    place = "" if holder.get("host") == socket.gethostname() else f" on host {holder.get('host')!r}"
+    return UnavailableError(
+        f"{path}: the run is in use by process {holder['pid']}{place}, since {holder.get('since')}",
+        hint=f"wait for it, or stop it: kill {holder['pid']}",
+    )
+
+
+def _holder(text: bytes) -> dict[str, Any]:
+    """Return who the lock file names; empty for one that is empty or damaged."""
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _read(handle: int) -> bytes:
+    return os.pread(handle, 1 << 16, 0)
+
+
+def _write(handle: int, text: str) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, text.encode() + b"\n", 0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nas.core.errors import InputError, TrainingError
+from nas.core.errors import InputError, TrainingError, UnavailableError
 from nas.runs.directory import STAGES, RunDirectory
 
 if TYPE_CHECKING:
@@ -153,6 +154,14 @@ def test_later_stage_requires_a_finished_one(run: RunDirectory) -> None:
         run.require("search")
 
 
+def test_reset_stages_are_pending_and_the_others_stay(calibrated: RunDirectory) -> None:
+    calibrated.reset(["calibrate", "search"])
+    assert [calibrated.state(name) for name in ("profile", "calibrate", "search")] == ["done", "pending", "pending"]
+    assert [calibrated.was_reset(name) for name in ("profile", "calibrate", "train")] == [False, True, False]
+    with calibrated.stage("calibrate"):
+        assert not calibrated.was_reset("calibrate")
+
+
 def test_stage_of_a_killed_process_is_interrupted(run: RunDirectory) -> None:
     start_and_kill(run, "with run.lock(), run.stage('search') as folder: print('ready', flush=True); time.sleep(60)")
     assert run.state("search") == "running"
@@ -197,16 +206,42 @@ def test_lock_names_the_process_that_holds_it(run: RunDirectory) -> None:
 def test_lock_is_given_back(run: RunDirectory) -> None:
     with run.lock():
         assert json.loads((run.path / "lock").read_text())["pid"] == os.getpid()
-    assert not (run.path / "lock").exists()
-    assert [path.name for path in run.path.glob(".lock*")] == []
+    assert (run.path / "lock").read_text() == ""
+    with run.lock() as lock:
+        assert not lock.took_over
 
 
-def test_number_of_a_dead_process_given_out_again_does_not_hold_the_lock(run: RunDirectory) -> None:
+def test_lock_of_a_dead_process_goes_to_one_of_those_that_want_it(run: RunDirectory) -> None:
+    """With a lock file that is judged, removed and written anew, a late remover would let two of them in."""
+    start_and_kill(run, "with run.lock(): print('ready', flush=True); time.sleep(60)")
+    first = run.lock()
+    with first, pytest.raises(UnavailableError, match=f"in use by process {os.getpid()}"), run.lock():
+        pytest.fail("the lock was taken twice")
+    assert first.took_over
+
+
+def test_lock_does_not_depend_on_what_its_file_says(run: RunDirectory) -> None:
     with run.lock():
-        holder = json.loads((run.path / "lock").read_text())
-    (run.path / "lock").write_text(json.dumps({**holder, "process_started": holder["process_started"] - 3600}))
+        (run.path / "lock").write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()}))  # no such process
+        with pytest.raises(UnavailableError, match="in use by process"), run.lock():
+            pytest.fail("the lock was taken twice")
+
+
+def test_lock_file_that_was_deleted_does_not_lock_a_nameless_file(run: RunDirectory) -> None:
+    with run.lock():
+        (run.path / "lock").unlink()
+    with run.lock():
+        assert json.loads((run.path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"\xff\x00", b"[1]", b"{}", b'{"pid": "x"}', b"12"])
+def test_lock_file_with_garbage_is_taken_over(run: RunDirectory, content: bytes) -> None:
+    (run.path / "lock").write_bytes(content)
     with run.lock() as lock:
         assert lock.took_over
+        (run.path / "lock").write_bytes(content)
+        with pytest.raises(UnavailableError, match="the run is in use"), run.lock():
+            pytest.fail("the lock was taken twice")
 
 
 def test_lock_of_another_host_is_never_taken_over(run: RunDirectory) -> None:
