@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isclose
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.core.architecture import Architecture
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DRAWS_PER_CANDIDATE = 4
 PATIENCE = 1000
+# Sums of some hundred doubles in another order differ by about 1e-14; another calibration by far more than this.
+_PRICE_TOLERANCE = 1e-9
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +227,7 @@ class _Search:
         """Tell the journal's batches but the last; return the number of the last and its records, if any."""
         batches: dict[int, list[Evaluation]] = {}
         for record in self.journal.read():
+            self._check_price(record)
             batches.setdefault(_note(record, "batch"), []).append(record)
         if not batches:
             return 0, []
@@ -237,6 +241,25 @@ class _Search:
         self.progress.update(paid, self.evaluations, "going on from the journal")
         logger.info("going on after %d evaluations in %d batches", sum(map(len, batches.values())), last + 1)
         return last, batches[last]
+
+    def _check_price(self, record: Evaluation) -> None:
+        """Check that the cost model still says what the journal holds: a front never mixes two price lists.
+
+        Raises:
+            InputError: It does not.
+        """
+        self.space.validate(record.architecture)
+        cost = self.cost_model.estimate(record.architecture)
+        differences = _cost_differences(record.cost, cost)
+        if bool(self.budget.violations(cost)) != (record.state == "screened"):
+            differences.append("whether it is inside the budget")
+        if differences:
+            place = getattr(self.journal, "path", "the journal")
+            raise InputError(
+                f"{place}: evaluation {record.number} was priced with another calibration or budget than the present "
+                f"one: {'; '.join(differences)}",
+                hint="start the search afresh: nas search RUN --force",
+            )
 
     def _draw(self, recorded: Sequence[Evaluation]) -> list[_Draw]:
         """Draw one batch: at least as far as ``recorded``, the part of it that the journal holds."""
@@ -332,6 +355,26 @@ def _note(record: Evaluation, key: str) -> int:
             f"evaluation {record.number} of the journal has no {key!r} in its note, so it cannot be resumed"
         )
     return value
+
+
+def _cost_differences(recorded: CostEstimate, present: CostEstimate) -> list[str]:
+    """Say where two costs of one architecture differ by more than the rounding of sums on another machine."""
+    texts = [
+        f"{name} was {getattr(recorded, name)!r} and is {getattr(present, name)!r}"
+        for name in ("predictor", "device", "scenario", "origin", "parameters")
+        if getattr(recorded, name) != getattr(present, name)
+    ]
+    pairs = (
+        ("latency_ms", recorded.latency_ms, present.latency_ms),
+        ("upper end of latency_ms", recorded.latency_interval_ms.high, present.latency_interval_ms.high),
+        ("peak_memory_mb", recorded.peak_memory_mb, present.peak_memory_mb),
+        ("upper end of peak_memory_mb", recorded.memory_interval_mb.high, present.memory_interval_mb.high),
+    )
+    return texts + [
+        f"{name} was {before:.6g} and is {now:.6g}"
+        for name, before, now in pairs
+        if not isclose(before, now, rel_tol=_PRICE_TOLERANCE)
+    ]
 
 
 def _screened(number: int, proposal: Proposal, draw: _Draw) -> Evaluation:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from problem import AdditiveProblem, FlatSpace, MemoryJournal, without_times
 
-from nas.core.cost import Budget
+from nas.core.cost import Budget, Interval
 from nas.core.errors import ArchitectureError, BudgetError, InputError, NasError
 from nas.core.evaluation import Proposal, WorkerFailure
 from nas.core.pareto import dominates, objectives
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from nas.core.architecture import Architecture
+    from nas.core.cost import CostEstimate
     from nas.core.evaluation import Evaluation
 
 LIMIT = Budget(latency_ms=190.0)
@@ -316,6 +319,51 @@ def test_journal_of_another_seed_is_refused() -> None:
     other = engines.build("random", problem.space, {}, RandomStreams(4))
     with pytest.raises(InputError, match=r"the engine now proposes .* written with other settings"):
         run(problem, other, journal=journal, evaluations=50)
+
+
+@dataclass(frozen=True)
+class Repriced:
+    """The problem's prices after another calibration."""
+
+    problem: AdditiveProblem
+    changes: dict[str, Any]
+
+    def estimate(self, architecture: Architecture) -> CostEstimate:
+        return replace(self.problem.cost(architecture), **self.changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"latency_ms": 123.25}, r"latency_ms was .* and is 123\.25"),
+        ({"latency_interval_ms": Interval(low=1.0, high=151.5, coverage=0.9)}, r"upper end of latency_ms .* 151\.5"),
+        ({"memory_interval_mb": Interval(low=1.0, high=80.0, coverage=0.9)}, "upper end of peak_memory_mb .* is 80"),
+        ({"predictor": "other"}, "predictor was 'test' and is 'other'"),
+        ({"device": "other"}, "device was 'test' and is 'other'"),
+        ({"scenario": "other"}, "scenario was 'test' and is 'other'"),
+    ],
+)
+def test_journal_of_another_calibration_is_refused_before_the_engine_learns_from_it(
+    tmp_path: Path, changes: dict[str, Any], difference: str
+) -> None:
+    problem = AdditiveProblem()
+    journal = Journal(tmp_path / "evaluations.jsonl")
+    run(problem, build(problem), journal=journal, evaluations=12)
+    before = journal.path.read_bytes()
+    engine = ScriptedEngine(problem.space, [])
+    with pytest.raises(InputError, match=rf"evaluations\.jsonl: evaluation 0 was priced .*{difference}") as caught:
+        run(problem, engine, journal=journal, cost_model=Repriced(problem, changes))
+    assert caught.value.hint == "start the search afresh: nas search RUN --force"
+    assert engine.told == []
+    assert journal.path.read_bytes() == before
+
+
+def test_journal_of_another_budget_is_refused() -> None:
+    problem = AdditiveProblem()
+    journal = MemoryJournal()
+    run(problem, build(problem), journal=journal, evaluations=12)
+    with pytest.raises(InputError, match=r"the journal: evaluation .*: whether it is inside the budget"):
+        run(problem, build(problem), journal=journal, budget=Budget(latency_ms=1.0))
 
 
 def test_journal_without_batches_is_refused() -> None:
