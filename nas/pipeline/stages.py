@@ -70,14 +70,15 @@ def plan(config: RunConfig, directory: RunDirectory | None, names: tuple[str, ..
     rows = []
     for stage in chosen_stages(config, names):
         state = directory.state(stage.name) if directory else "pending"
-        stale = _stale(config, directory, stage) if directory and state == "done" and not stage.always else ()
-        reason = _skip_reason(config, stage)
+        done = state == "done" and not stage.always
+        stale = stale_inputs(config, directory, stage.name) if directory and done else ()
+        reason = None if done else _skip_reason(config, stage)
         if stale:
             text = f"stale: {', '.join(stale)} changed; needs --force"
         elif reason:
             text = f"left out: {reason}"
         else:
-            text = "done, kept" if state == "done" and not stage.always else f"{state}, to do"
+            text = "done, kept" if done else f"{state}, to do"
         rows.append({"stage": stage.name, "state": "stale" if stale else state, "text": text})
     return rows
 
@@ -92,6 +93,9 @@ def perform(
 ) -> None:
     """Run stages in order; what is done and fresh is kept. The caller holds the directory's lock.
 
+    With ``force`` a stage is done again. It and the stages that read it, directly or not, are set back to pending
+    before their files are cleared, so a kill at any moment leaves a run that goes on without ``force``.
+
     Raises:
         InputError: A stage that is read is missing or damaged, or a finished stage is stale.
         NasError: Whatever a stage raises; its state is ``failed`` and what it wrote stays for the next try.
@@ -99,29 +103,63 @@ def perform(
     for name in context.directory.mark_interrupted():
         say(f"{name}: was interrupted, goes on")
     say(f"run directory: {context.directory.path}")
-    directory = context.directory
     for stage in chosen_stages(context.config, names):
-        reason = _skip_reason(context.config, stage)
-        if reason is not None:
-            directory.skip(stage.name, reason)
-            say(f"{stage.name}: left out: {reason}")
-            continue
-        if directory.state(stage.name) == "done" and not stage.always and not force:
-            stale = _stale(context.config, directory, stage)
-            if stale:
-                raise InputError(
-                    f"{directory.path}: stage {stage.name!r} is stale: {', '.join(stale)} changed since it ran",
-                    hint=f"nas run {directory.path} --force does everything again",
-                )
-            directory.require(stage.name)
-            say(f"{stage.name}: done, kept")
-            continue
-        inputs = _inputs(context.config, directory, stage)
-        if force and not stage.always:
-            _clear(directory.path / stage.name)
-        with directory.stage(stage.name, inputs, settings=_settings(context.config, stage)) as folder:
-            line = stage.function()(context, folder, progress(stage.name))
-        say(f"{stage.name}: {line}")
+        say(f"{stage.name}: {_perform_stage(context, stage, force=force, progress=progress)}")
+
+
+def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Callable[[str], Progress]) -> str:
+    """Do one stage, keep it or leave it out; return what was done as a line for people."""
+    directory, name = context.directory, stage.name
+    done = directory.state(name) == "done" and not stage.always
+    reason = _skip_reason(context.config, stage)
+    if done and (reason or not force):
+        stale = stale_inputs(context.config, directory, name)
+        if stale:
+            raise InputError(
+                f"{directory.path}: stage {name!r} is stale: {', '.join(stale)} changed since it ran",
+                hint=f"nas run {directory.path} --force does everything again",
+            )
+        directory.require(name)
+        return f"done, kept; --force cannot do it again here: {reason}" if force else "done, kept"
+    if reason:
+        if directory.was_reset(name):
+            _clear(directory.path / name)
+        directory.skip(name, reason)
+        return f"left out: {reason}"
+    inputs = _inputs(context.config, directory, stage)
+    if force and not stage.always:
+        _set_back(context.config, directory, name)
+    if directory.was_reset(name) and not stage.always:
+        _clear(directory.path / name)
+    with directory.stage(name, inputs, settings=_settings(context.config, stage)) as folder:
+        return stage.function()(context, folder, progress(name))
+
+
+def _set_back(config: RunConfig, directory: RunDirectory, name: str) -> None:
+    """Set a stage and those that depend on it back to pending, then clear their folders.
+
+    What a kill leaves of the folders is cleared when their stages begin. The report is left until it is written anew.
+    """
+    states = directory.states()
+    names = [name]
+    for stage in _dependents(config, name):
+        state = states[stage].state if stage in states else "pending"
+        untouched = state == "pending" or (state == "skipped" and not (directory.path / stage).exists())
+        if not untouched:
+            names.append(stage)
+    directory.reset(names)
+    for stage in names:
+        if not _BY_NAME[stage].always:
+            _clear(directory.path / stage)
+
+
+def _dependents(config: RunConfig, name: str) -> tuple[str, ...]:
+    """Return the stages that read stage ``name``, directly or through others, and the ones that read every stage."""
+    changed = {name}
+    for stage in STAGES:  # in order, so one pass finds every chain
+        if changed.intersection(stage.reads) and getattr(config, stage.name) is not None:
+            changed.add(stage.name)
+    return tuple(stage.name for stage in STAGES if (stage.name in changed or stage.always) and stage.name != name)
 
 
 def summary(context: Context) -> dict[str, Any]:
@@ -153,10 +191,18 @@ def _skip_reason(config: RunConfig, stage: Stage) -> str | None:
 
 
 def _inputs(config: RunConfig, directory: RunDirectory, stage: Stage) -> list[str]:
-    """Files of earlier stages that this one depends on: their ``stage.json``, which holds the digests of the rest."""
-    read = [name for name in stage.reads if getattr(config, name) is not None and directory.state(name) != "skipped"]
-    directory.require(*read)
-    return [f"{name}/stage.json" for name in read]
+    """Files of earlier stages that this one depends on; the stages must be done and whole."""
+    directory.require(*_read_stages(config, directory, stage))
+    return _input_files(config, directory, stage)
+
+
+def _read_stages(config: RunConfig, directory: RunDirectory, stage: Stage) -> list[str]:
+    return [name for name in stage.reads if getattr(config, name) is not None and directory.state(name) != "skipped"]
+
+
+def _input_files(config: RunConfig, directory: RunDirectory, stage: Stage) -> list[str]:
+    """The ``stage.json`` of each stage that is read, which holds the digests of the rest."""
+    return [f"{name}/stage.json" for name in _read_stages(config, directory, stage)]
 
 
 def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:
@@ -164,13 +210,10 @@ def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:
     return {} if stage.always else {"seed": config.run.seed} | {name: data[name] for name in stage.sections}
 
 
-def _stale(config: RunConfig, directory: RunDirectory, stage: Stage) -> tuple[str, ...]:
-    read = [
-        f"{name}/stage.json"
-        for name in stage.reads
-        if getattr(config, name) is not None and directory.state(name) != "skipped"
-    ]
-    return directory.stale(stage.name, read, settings=_settings(config, stage))
+def stale_inputs(config: RunConfig, directory: RunDirectory, name: str) -> tuple[str, ...]:
+    """Return the files and settings that a finished stage depends on and that changed since it ran."""
+    stage = _BY_NAME[name]
+    return directory.stale(name, _input_files(config, directory, stage), settings=_settings(config, stage))
 
 
 def _clear(folder: Path) -> None:

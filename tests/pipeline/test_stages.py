@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +14,10 @@ from safetensors.torch import save_file
 from nas.core.cost import Budget
 from nas.core.errors import CheckpointError, ConfigError
 from nas.core.evaluation import Evaluation, Proposal, Quality
+from nas.core.protocols import SilentProgress
 from nas.models.build import build_denoiser
 from nas.models.weights import source_keys
+from nas.pipeline import stages
 from nas.pipeline.closed_loop import spread_members
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import latency_range_ms, load_cost_table
@@ -65,6 +69,126 @@ def test_a_stage_that_needs_a_gpu_is_left_out_and_says_so(tmp_path: Path, monkey
 
 def _no_progress(_label: str) -> Progress:
     raise AssertionError("a stage that is left out makes no progress")
+
+
+class Recorder:
+    """Stages that only leave a file; ``done`` holds the names of those that ran."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        monkeypatch.setattr(stages.Stage, "function", lambda stage: partial(self.perform, stage.name))
+
+    def perform(self, name: str, _context: Context, folder: Path, _progress: Progress) -> str:
+        self.done.append(name)
+        (folder / f"result-{len(self.done)}.txt").write_text(name)
+        return "was done"
+
+    def run(self, context: Context, *names: str, force: bool = False) -> list[str]:
+        """Perform stages, all of them when none is named; return those that ran."""
+        self.done.clear()
+        with context.directory.lock():
+            perform(context, names or None, force=force, progress=lambda _: SilentProgress(), say=lambda _: None)
+        return list(self.done)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return Recorder(monkeypatch)
+
+
+@pytest.fixture
+def done(tmp_path: Path, recorder: Recorder) -> Context:
+    """A run whose training needs a GPU, with every stage done by the recorder on a machine that has one."""
+    text = SMALL_RUN.replace("DIRECTORY", str(tmp_path)).replace("train:\n", "train:\n  needs_gpu: true\n")
+    context = begin(tmp_path, text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        assert recorder.run(context) == [stage.name for stage in stages.STAGES]
+    return context
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_finished_training_is_kept_on_a_machine_without_a_gpu(
+    done: Context, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = plan(done.config, done.directory, ("train",))
+    assert row["text"] == "done, kept"
+    assert recorder.run(done, "train", force=force) == []
+    assert done.directory.state("train") == "done"
+    done.directory.require("train")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_forcing_one_stage_makes_a_later_run_redo_what_reads_it(done: Context, recorder: Recorder) -> None:
+    assert recorder.run(done, "calibrate", force=True) == ["calibrate"]
+    states = {name: state.state for name, state in done.directory.states().items()}
+    assert (states.pop("profile"), states.pop("calibrate")) == ("done", "done")
+    assert set(states.values()) == {"pending"}
+    assert recorder.run(done) == ["search", "train", "export", "closed_loop", "report"]
+    assert recorder.run(done) == ["report"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_forcing_a_stage_keeps_what_does_not_read_it(done: Context, recorder: Recorder) -> None:
+    recorder.run(done, "train", force=True)
+    assert [done.directory.state(name) for name in ("search", "closed_loop", "export")] == ["done", "done", "pending"]
+    assert recorder.run(done) == ["export", "report"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_part_of_a_search_on_an_older_calibration_is_cleared(done: Context, recorder: Recorder) -> None:
+    with suppress(KeyboardInterrupt), done.directory.stage("search") as folder:
+        (folder / "evaluations.jsonl").write_text("prices of the older calibration")
+        raise KeyboardInterrupt
+    recorder.run(done, "calibrate", force=True)
+    recorder.run(done)
+    assert sorted(path.name for path in done.path("search").iterdir()) == ["result-1.txt", "stage.json"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_forced_stage_killed_before_its_files_are_cleared_goes_on_without_force(
+    done: Context, recorder: Recorder
+) -> None:
+    def die(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_clear", die)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.run(done, force=True)
+    assert (done.path("profile") / "result-1.txt").is_file()
+    assert {state.state for state in done.directory.states().values()} == {"pending"}
+    for stage in stages.STAGES[:-1]:
+        (done.path(stage.name) / "old.txt").write_text("left by the kill")
+    assert recorder.run(done) == [stage.name for stage in stages.STAGES]
+    assert list(done.path().glob("*/old.txt")) == []
+
+
+@pytest.mark.usefixtures("gpu")
+def test_files_put_into_a_stage_that_never_began_are_kept(tmp_path: Path, recorder: Recorder) -> None:
+    context = begin(tmp_path, SMALL_RUN.replace("DIRECTORY", str(tmp_path)))
+    context.path("profile").mkdir()
+    context.path("profile", "records.jsonl").write_text("measured elsewhere")
+    recorder.run(context, "profile")
+    assert context.path("profile", "records.jsonl").is_file()
+
+
+def test_trained_weights_of_an_older_search_are_cleared_where_training_is_left_out(
+    done: Context, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert recorder.run(done, "search", force=True) == ["search"]
+    done.path("train").mkdir(exist_ok=True)
+    done.path("train", "old.txt").write_text("left by a kill")
+    assert recorder.run(done) == ["export", "closed_loop", "report"]
+    assert done.directory.state("train") == "skipped"
+    assert not done.path("train").exists()
 
 
 def test_training_outside_the_toy_space_is_refused(tmp_path: Path) -> None:
