@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from nas.cli.options import output_options
 from nas.cli.output import Console
+
+if TYPE_CHECKING:
+    from nas.pipeline.context import Context
+
+
+def _open_begun(run: str) -> Context:
+    """Open a run that has begun, by its folder or its YAML; looking at a run never starts one."""
+    from nas.core.errors import InputError
+    from nas.pipeline.context import find_run, open_run
+
+    directory = find_run(run)[1]
+    if directory is None:
+        raise InputError(f"{run}: there is no run of these settings yet", hint=f"start it: nas run {run}")
+    return open_run(str(directory.path))
 
 
 @click.command()
@@ -19,22 +35,16 @@ def verify(run: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
         from nas.core.errors import VerificationError
-        from nas.pipeline.context import open_run
         from nas.pipeline.verify import verify_run
 
-        checks = verify_run(open_run(run))
+        checks = verify_run(_open_begun(run))
         lines = [f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.found}" for check in checks]
-        console.result(
-            {
-                "checks": [
-                    {"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks
-                ]
-            },
-            "\n".join(lines),
-        )
+        rows = [{"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks]
         failed = [check.name for check in checks if not check.passed]
         if failed:
-            raise VerificationError(f"{run}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+            error = VerificationError(f"{run}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+            console.fail(error, {"checks": rows}, "\n".join(lines))
+        console.result({"checks": rows}, "\n".join(lines))
 
 
 @click.command()
@@ -46,10 +56,9 @@ def show(run: str, thing: str, digest: str | None, as_json: bool, quiet: bool, v
     """Print the front, one architecture with its cost per block, or the state of the stages of RUN."""
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
-        from nas.pipeline.context import open_run
         from nas.pipeline.show import describe
 
-        data, text = describe(open_run(run), thing, digest)
+        data, text = describe(_open_begun(run), thing, digest)
         console.result(data, text)
 
 

@@ -9,7 +9,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -87,6 +87,12 @@ class Console:
         """Print the command's result to stdout: ``data`` with ``--json``, ``text`` otherwise."""
         click.echo(json.dumps(data, indent=2, allow_nan=False) if self.as_json else text)
 
+    def fail(self, error: NasError, data: Mapping[str, Any], text: str) -> NoReturn:
+        """Print a result that ends in an error, with ``--json`` as one document, and exit with the error's code."""
+        if not self.as_json:
+            click.echo(text)
+        self._fail(error.kind, error.exit_code, error.message, error.hint, error, data)
+
     @contextmanager
     def errors(self, log: Path | None = None) -> Iterator[None]:
         """Turn exceptions into a message and an exit code; a bug's traceback goes to ``log``."""
@@ -104,13 +110,21 @@ class Console:
             place = _write_traceback(log)
             self._fail("bug", 1, f"unexpected {type(error).__name__}: {error}", f"the traceback is in {place}")
 
-    def _fail(self, kind: str, code: int, message: str, hint: str | None, error: NasError | None = None) -> None:
+    def _fail(
+        self,
+        kind: str,
+        code: int,
+        message: str,
+        hint: str | None,
+        error: NasError | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> NoReturn:
         if self.as_json:
             from dataclasses import asdict
 
             problems = [asdict(problem) for problem in error.problems] if error else []
             body = {"kind": kind, "exit": code, "message": message, "problems": problems, "hint": hint}
-            click.echo(json.dumps({"error": body}, indent=2))
+            click.echo(json.dumps({**(data or {}), "error": body}, indent=2))
         else:
             click.echo(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), err=True)
         raise SystemExit(code)

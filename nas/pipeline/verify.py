@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas.core.artefacts import StructureCheck
+from nas.core.errors import InputError
 from nas.core.files import read_json, sha256_path
 from nas.core.schema import check_schema
+from nas.pipeline.stages import stale_inputs
 
 if TYPE_CHECKING:
     from nas.pipeline.context import Context
@@ -18,12 +20,18 @@ def verify_run(context: Context) -> list[StructureCheck]:
     Raises:
         InputError: A file of a finished stage is missing, changed or stale, or is not what it should be.
     """
-    checks = []
     finished = [name for name, state in context.directory.states().items() if state.state == "done"]
     context.directory.require(*finished)
-    for name in finished:
-        stale = context.directory.stale(name)
-        checks.append(_check(f"{name} is fresh", "nothing changed", ", ".join(stale) or "nothing changed"))
+    stale = {name: stale_inputs(context.config, context.directory, name) for name in finished}
+    changed = [
+        f"stage {name!r} is stale: {', '.join(inputs)} changed since it ran" for name, inputs in stale.items() if inputs
+    ]
+    if changed:
+        raise InputError(
+            f"{context.directory.path}: {'; '.join(changed)}",
+            hint=f"restore what changed, or do everything again: nas run {context.directory.path} --force",
+        )
+    checks = [_check(f"{name} is whole and fresh", "nothing changed", "nothing changed") for name in finished]
     checks += _export_checks(context)
     checks += _coverage_checks(context)
     return checks
