@@ -46,6 +46,27 @@ class SlotOption:
     parameters: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotCosts:
+    """A table's costs of one generation as plain arrays: each list has one array a slot, one number an option.
+
+    Latencies, weights and parameters add to their base; peak memory is all weights plus the largest activation, whose
+    upper end is ``activation_high_ratio`` times as much.
+    """
+
+    base_latency_ms: float
+    latency_ms: tuple[FloatArray, ...]
+    base_latency_high_ms: float
+    latency_high_ms: tuple[FloatArray, ...]
+    base_weights_mb: float
+    weights_mb: tuple[FloatArray, ...]
+    base_activation_mb: float
+    activation_mb: tuple[FloatArray, ...]
+    activation_high_ratio: float
+    base_parameters: int
+    parameters: tuple[FloatArray, ...]
+
+
 class CostTable:
     """Cost of every architecture of a space, as sums and one maximum over its slots.
 
@@ -110,6 +131,26 @@ class CostTable:
             peak_memory_mb=joined[2],
             memory_high_mb=joined[3],
             parameters=joined[4].astype(np.int64),
+        )
+
+    def slot_costs(self) -> SlotCosts:
+        """Return what ``score`` adds up, for solvers that work on the table itself."""
+        ratios, calls = self.predictor.ratios, self.scenario.denoiser_calls
+        inside = self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True)
+        outside = _sum_ms(self._base.blocks, in_domain=False)
+        near, far = ratios.latency[1], ratios.outside[1]
+        return SlotCosts(
+            base_latency_ms=calls * (inside + outside),
+            latency_ms=tuple(calls * (rows[0] + rows[1]) for rows in self._arrays),
+            base_latency_high_ms=calls * (inside * near + outside * far),
+            latency_high_ms=tuple(calls * (rows[0] * near + rows[1] * far) for rows in self._arrays),
+            base_weights_mb=self._base.weights_mb,
+            weights_mb=tuple(rows[2] for rows in self._arrays),
+            base_activation_mb=max((block.activation_mb for block in self._base.blocks), default=0.0),
+            activation_mb=tuple(rows[3] for rows in self._arrays),
+            activation_high_ratio=ratios.memory[1],
+            base_parameters=self._base.parameters,
+            parameters=tuple(rows[4] for rows in self._arrays),
         )
 
     def _check(self, options: NDArray[np.integer]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -73,32 +73,58 @@ def read_document(path: FilePath) -> Document:
 
 def parse_document(text: str, *, source: str) -> Document:
     """Parse YAML text; see ``read_document``."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        document = Document(data=None, source=source)
-        document.data = {} if node is None else _build(loader, node, (), document)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        problem = Problem(
-            message=str(error.problem),
-            file=source,
-            line=mark.line + 1 if mark else None,
-            column=mark.column + 1 if mark else None,
-        )
-        raise ConfigError(f"{source}: not YAML: {error.problem}", problems=(problem,)) from error
-    finally:
-        loader.dispose()
+    document = Document(data=None, source=source)
+    value, problem = _read(text, (), document)
+    if problem is not None:
+        raise ConfigError(f"{source}: not YAML: {problem.message}", problems=(problem,))
+    document.data = {} if value is None else value
     if not isinstance(document.data, dict):
         raise ConfigError(f"{source}: must be a mapping of sections, got {type(document.data).__name__}")
     return document
+
+
+def _read(text: str, path: Path, document: Document) -> tuple[Any, Problem | None]:
+    """Return the data of YAML text that stands at ``path``, or what is wrong with it."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else _build(loader, node, path, document), None
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        message = f"character {error.character!r} is not allowed"
+        return None, Problem(message=message, file=document.source, line=line, column=column)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        return None, Problem(
+            message=str(error.problem),
+            file=document.source,
+            line=mark.line + 1 if mark else None,
+            column=mark.column + 1 if mark else None,
+        )
+    except RecursionError:
+        return None, Problem(message="values are nested too deep, or hold themselves", file=document.source)
+
+
+def _construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    """Return a node's value; PyYAML lets the faults of a wrong number or date through as they come."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        kind = node.tag.rpartition(":")[2]
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{node.value!r} cannot be read as {kind}", node.start_mark
+        ) from error
 
 
 def _build(loader: yaml.SafeLoader, node: yaml.Node, path: Path, document: Document) -> Any:
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node, deep=True))
+            key = str(_construct(loader, key_node))
             place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             here = (*path, key)
             if key in result:
@@ -118,7 +144,7 @@ def _build(loader: yaml.SafeLoader, node: yaml.Node, path: Path, document: Docum
             document.places[here] = (item.start_mark.line + 1, item.start_mark.column + 1)
             items.append(_build(loader, item, here, document))
         return items
-    return loader.construct_object(node, deep=True)
+    return _construct(loader, node)
 
 
 def apply_overrides(document: Document, overrides: tuple[str, ...]) -> None:
@@ -137,11 +163,11 @@ def apply_overrides(document: Document, overrides: tuple[str, ...]) -> None:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"--set {setting!r}: {parent!r} is a value, not a section")
-        loader = _Loader(text)
-        try:
-            target[last] = loader.get_single_data()
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from error
-        finally:
-            loader.dispose()
-        document.places.pop(tuple(name.split(".")), None)
+        here = tuple(name.split("."))
+        scratch = Document(data=None, source=f"--set {setting!r}")
+        value, problem = _read(text, here, scratch)
+        if problem is not None:
+            raise ConfigError(f"--set {setting!r}: the value is not YAML: {problem.message}")
+        document.problems += [replace(twice, file=None, line=None, column=0) for twice in scratch.problems]
+        target[last] = value
+        document.places.pop(here, None)

@@ -34,7 +34,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 class Section(BaseModel):
     """Base of every section: frozen, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -148,6 +148,36 @@ class OptunaEngine(Section):
     population: Annotated[int, Field(ge=2)] | None = None
 
 
+class ModelBasedEngine(Section):
+    """Quality model with neighbour interactions, whose posterior draws are solved exactly on the cost table."""
+
+    type: Literal["model_based"]
+    start: Count = 24
+    pairs: bool = True
+    picks_per_draw: Count = 2
+    temperature: Annotated[float, Field(ge=0.0)] = 0.5
+    max_labels: Count = 2000
+
+
+class EvolvingEngine(Section):
+    """Greedy add and remove actions by change of quality over change of latency, as SnapFusion published."""
+
+    type: Literal["evolving"]
+    probe_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    spread: Annotated[float, Field(ge=0.0)] = 0.3
+
+
+class RegularisedEngine(Section):
+    """Regularised evolution: tournaments among the latest candidates."""
+
+    type: Literal["regularised"]
+    population: Count = 50
+    tournament: Count = 10
+
+
+Engine = RandomEngine | ExhaustiveEngine | OptunaEngine | ModelBasedEngine | EvolvingEngine | RegularisedEngine
+
+
 class SerialExecutor(Section):
     """One after another in this process."""
 
@@ -165,7 +195,7 @@ class RayExecutor(Section):
 class SearchSection(Section):
     """How the space is searched; ``evaluations`` counts candidates whose quality is paid for."""
 
-    engine: Annotated[RandomEngine | ExhaustiveEngine | OptunaEngine, Field(discriminator="type")] = OptunaEngine()
+    engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
     evaluations: Count = 256
     batch: Count = 16
     executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
@@ -244,16 +274,23 @@ class RunConfig(Section):
 def load_run(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """Read and validate a run's YAML.
 
+    Faults that only the search space or the device shows are those of ``nas.pipeline.checks.check_run``.
+
     Raises:
         InputError: The file is missing or no text.
         ConfigError: With every fault, each with its line.
     """
-    document: Document = read_document(path)
+    return load_run_document(path, overrides)[0]
+
+
+def load_run_document(path: Path, overrides: tuple[str, ...] = ()) -> tuple[RunConfig, Document]:
+    """Return what ``load_run`` does, and the document with the place of every key."""
+    document = read_document(path)
     apply_overrides(document, overrides)
     for name, model in (("quality", SupernetEstimator), ("train", TrainSection)):
         if isinstance(document.data.get(name), dict):
             document.data[name] = _over_defaults(model, document.data[name])
-    return validate(document, RunConfig)
+    return validate(document, RunConfig), document
 
 
 def _over_defaults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:

@@ -46,11 +46,16 @@ def validate(document: Document, model: type[M]) -> M:
     except ValidationError as error:
         problems += [_problem(item, document, model) for item in error.errors()]
     if problems or result is None:
-        problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        lines = [f"{_where(problem):>9}  {problem.path}: {problem.message}" for problem in problems]
-        raise ConfigError("\n".join([f"{document.source}: {count}", *lines]), problems=tuple(problems))
+        raise faults(document.source, problems)
     return result
+
+
+def faults(source: str, problems: list[Problem]) -> ConfigError:
+    """Return the error that lists ``problems`` of ``source`` in the order of their places."""
+    ordered = sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    lines = [f"{_where(problem):>9}  {problem.path}: {problem.message}" for problem in ordered]
+    return ConfigError("\n".join([f"{source}: {count}", *lines]), problems=tuple(ordered))
 
 
 def _where(problem: Problem) -> str:
@@ -105,6 +110,8 @@ def _message(item: ErrorDetails, path: Path, model: type[BaseModel], data: Any) 
         return f"must be one of {', '.join(expected)}, got {_show(given)}" + _suggestion(str(given), expected)
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, got {_show(given)}"
+    if kind == "finite_number":
+        return f"must be a finite number, got {_show(given)}"
     limits = {
         "greater_than_equal": "at least",
         "greater_than": "above",

@@ -10,6 +10,7 @@ from latency_models.predictors.roofline import RooflinePredictor
 if TYPE_CHECKING:
     from latency_models import CostPredictor, CostTable, DeviceSpec
     from nas.pipeline.context import Context
+    from nas.search.exact import AdditiveCosts
     from search_spaces.temporal import TemporalSpace
 
 # What a host's blocks fall back to when they were not measured.
@@ -45,6 +46,22 @@ def load_predictor(context: Context) -> CostPredictor:
 def load_cost_table(context: Context) -> CostTable:
     """Return the table that prices every candidate of the run's space."""
     return latency_models.compile_cost_table(context.space, context.scenario, load_predictor(context))
+
+
+def additive_costs(table: CostTable) -> AdditiveCosts:
+    """Return a table in the form that engines which solve fronts work on."""
+    from nas.search.exact import AdditiveCosts, SlotSum
+
+    costs = table.slot_costs()
+    return AdditiveCosts(
+        latency_ms=SlotSum.of(costs.latency_ms, base=costs.base_latency_ms),
+        latency_high_ms=SlotSum.of(costs.latency_high_ms, base=costs.base_latency_high_ms),
+        weights_mb=SlotSum.of(costs.weights_mb, base=costs.base_weights_mb),
+        activation_mb=costs.activation_mb,
+        base_activation_mb=costs.base_activation_mb,
+        activation_high_ratio=costs.activation_high_ratio,
+        parameters=SlotSum.of(costs.parameters, base=float(costs.base_parameters)),
+    )
 
 
 def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, float]:

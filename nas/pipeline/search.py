@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nas.core.pareto import reference_point
 from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.context import present
-from nas.pipeline.costs import latency_range_ms, load_cost_table
+from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table
 from nas.pipeline.quality import make_estimator
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
@@ -38,7 +38,14 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     try:
         result = search(
             context.space,
-            engines.build(section.engine.type, context.space, options, context.streams),
+            engines.build(
+                section.engine.type,
+                context.space,
+                options,
+                context.streams,
+                costs=additive_costs(table),
+                budget=budget,
+            ),
             cost_model=table,
             quality_estimator=estimator,
             budget=budget,

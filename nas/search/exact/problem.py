@@ -50,7 +50,10 @@ class SlotSum:
 
     @classmethod
     def of(
-        cls, slots: Sequence[Sequence[float]], pairs: Sequence[Sequence[Sequence[float]]] | None = None, base: float = 0
+        cls,
+        slots: Sequence[Sequence[float] | FloatArray],
+        pairs: Sequence[Sequence[Sequence[float]] | FloatArray] | None = None,
+        base: float = 0,
     ) -> SlotSum:
         """Return a sum from nested sequences or arrays."""
         return cls(
