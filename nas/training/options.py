@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Guidance = Annotated[float, Field(ge=1.0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +37,20 @@ class LoopOptions:
             slower on two threads than on one, batches of 32 faster.
     """
 
-    steps: int
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    warmup_steps: int = 20
-    final_ratio: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.99
-    accumulation: int = 1
+    steps: Count
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    final_ratio: Ratio = 0.02
+    weight_decay: Weight = 0.01
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    gradient_clip: Positive = 1.0
+    ema_decay: Decay = 0.99
+    accumulation: Count = 1
     precision: Literal["float32", "bfloat16"] = "float32"
-    checkpoint_every: int = 200
-    log_every: int = 20
-    threads: int | None = None
+    checkpoint_every: Count = 200
+    log_every: Count = 20
+    threads: Count | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
@@ -64,9 +73,9 @@ class NoiseOptions:
     """
 
     time_mean: float = 0.5
-    time_std: float = 1.0
-    text_dropout: float = 0.1
-    image_ratio: float = 0.2
+    time_std: Positive = 1.0
+    text_dropout: Ratio = 0.1
+    image_ratio: Ratio = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +102,9 @@ class DistillationOptions:
 
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
-    task_weight: float = 0.5
-    output_weight: float = 1.0
-    feature_weight: float = 0.1
+    task_weight: Weight = 0.5
+    output_weight: Weight = 1.0
+    feature_weight: Weight = 0.1
     start_from_teacher: bool = True
 
 
@@ -110,10 +119,10 @@ class CollectionOptions:
         batch_size: Ways per denoiser call.
     """
 
-    num_clips: int = 768
-    substeps: int = 3
-    guidance: float = 3.0
-    batch_size: int = 64
+    num_clips: Count = 768
+    substeps: Count = 3
+    guidance: Guidance = 3.0
+    batch_size: Count = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +135,7 @@ class TrajectoryOptions:
     """
 
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
-    huber_width: float = 0.3
+    huber_width: Positive = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,17 +161,17 @@ class AdversarialOptions:
     loop: LoopOptions = field(
         default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=2e-4, warmup_steps=10, threads=1)
     )
-    heads_rate_ratio: float = 10.0
-    betas: tuple[float, float] = (0.5, 0.99)
-    anchor_weight: float = 1.0
-    reconstruction_weight: float = 0.1
-    adversarial_weight: float = 0.1
-    huber_width: float = 0.3
-    image_ratio: float = 0.2
-    mismatch_ratio: float = 0.25
+    heads_rate_ratio: Positive = 10.0
+    betas: tuple[Decay, Decay] = (0.5, 0.99)
+    anchor_weight: Weight = 1.0
+    reconstruction_weight: Weight = 0.1
+    adversarial_weight: Weight = 0.1
+    huber_width: Positive = 0.3
+    image_ratio: Ratio = 0.2
+    mismatch_ratio: Ratio = 0.25
     time_mean: float = 0.0
-    time_std: float = 1.0
-    head_width: int = 48
+    time_std: Positive = 1.0
+    head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +185,10 @@ class EvaluationOptions:
         num_few_step_clips: Clips of a four-step row, which cost a twelfth.
     """
 
-    steps: int = 25
-    guidance: float = 3.0
-    num_clips: int = 72
-    num_few_step_clips: int = 288
+    steps: Count = 25
+    guidance: Guidance = 3.0
+    num_clips: Annotated[int, Field(ge=18)] = 72
+    num_few_step_clips: Annotated[int, Field(ge=18)] = 288
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
