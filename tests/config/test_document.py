@@ -54,3 +54,30 @@ def test_overrides_are_read_as_yaml() -> None:
 def test_bad_overrides_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         apply_overrides(parse_document("train: {steps: 5}", source="x"), (setting,))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nb: \x07\n", 2),
+        ("a: 1\nb: &a [*a]\n", None),
+        ("a: " + "[" * 2000 + "]" * 2000, None),
+        ("a: 1\nb: 2024-13-45\n", 2),
+        ("a: 1\nb: !!int abc\n", 2),
+        ("a: 1\nb: !!bool abc\n", 2),
+        ("a: 1\n!!int abc: 2\n", 2),
+    ],
+    ids=["control", "recursive", "deep", "date", "int", "bool", "key"],
+)
+def test_what_pyyaml_lets_through_is_a_fault_too(text: str, line: int | None) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml: not YAML") as caught:
+        parse_document(text, source="run.yaml")
+    (problem,) = caught.value.problems
+    assert problem.file == "run.yaml"
+    assert line is None or problem.line == line
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "!!int abc", "\x07", "&a [*a]", "[" * 2000])
+def test_settings_with_such_values_are_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides(parse_document("run: {name: x}", source="x"), (f"run.name={value}",))
