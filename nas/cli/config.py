@@ -23,9 +23,10 @@ def check(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, ve
     """Validate FILE; every fault is printed with its line, exit 2."""
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
-        from nas.config.run import load_run
+        from nas.config.run import load_run_document
+        from nas.pipeline.checks import check_run
 
-        load_run(file, overrides)
+        check_run(*load_run_document(file, overrides))
         console.result({"file": str(file), "valid": True}, f"{file}: valid")
 
 

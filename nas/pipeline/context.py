@@ -9,10 +9,11 @@ from typing import TypeVar
 import yaml
 
 import search_spaces
-from nas.config.run import RunConfig, load_run
+from nas.config.run import RunConfig, load_run, load_run_document
 from nas.core.errors import ConfigError
 from nas.core.rng import RandomStreams
 from nas.core.scenario import Scenario
+from nas.pipeline.checks import check_run
 from nas.runs.directory import RunDirectory
 from search_spaces.temporal import TemporalSpace
 
@@ -45,7 +46,6 @@ def open_run(run: str, *, overrides: tuple[str, ...] = ()) -> Context:
     if path.is_dir():
         return _context(config, RunDirectory.open(path))
     parent, name = Path(config.run.directory), config.run.name
-    _check_space(config)
     directory = RunDirectory.for_config(
         path, parent=parent, name=name, resolved=resolved_text(config), seed=config.run.seed
     )
@@ -62,7 +62,6 @@ def find_run(run: str, *, overrides: tuple[str, ...] = ()) -> tuple[RunConfig, R
     path, config = _read(run, overrides)
     if path.is_dir():
         return config, RunDirectory.open(path)
-    _check_space(config)
     parent, name = Path(config.run.directory), config.run.name
     return config, RunDirectory.find(parent=parent, name=name, resolved=resolved_text(config))
 
@@ -70,7 +69,9 @@ def find_run(run: str, *, overrides: tuple[str, ...] = ()) -> tuple[RunConfig, R
 def _read(run: str, overrides: tuple[str, ...]) -> tuple[Path, RunConfig]:
     path = Path(run)
     if not path.is_dir():
-        return path, load_run(path, overrides)
+        config, document = load_run_document(path, overrides)
+        check_run(config, document)
+        return path, config
     if overrides:
         raise ConfigError(
             f"{path}: --set cannot change a run that has begun", hint="give the YAML file to start another run"
@@ -99,14 +100,7 @@ def _context(config: RunConfig, directory: RunDirectory) -> Context:
     return Context(
         config=config,
         directory=directory,
-        space=_check_space(config),
+        space=search_spaces.get(f"{config.space.name}/{config.space.version}"),
         scenario=config.scenario.build(),
         streams=RandomStreams(config.run.seed),
     )
-
-
-def _check_space(config: RunConfig) -> TemporalSpace:
-    """Return the run's space after checking what the YAML's schema cannot: its name, version and the clip's size."""
-    space = search_spaces.get(f"{config.space.name}/{config.space.version}")
-    space.backbone.latent_size(config.scenario.build())
-    return space

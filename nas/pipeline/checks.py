@@ -1,0 +1,124 @@
+"""What a run's YAML must keep beyond its schema: names, sizes, counts and paths, checked before anything is written.
+
+The schema of ``nas.config.run`` knows neither search spaces nor devices; this module does, and loads no torch.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import latency_models
+import search_spaces
+from latency_models.conformal import needed
+from nas.config.validation import faults
+from nas.core.errors import ConfigError, Problem
+from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nas.config.document import Document
+    from nas.config.run import RunConfig, ScenarioSection
+    from search_spaces import TemporalSpace
+
+Fault = tuple[str, str]  # path of the key, message
+HOSTS = ("host-cpu", "host-cuda")
+
+
+def check_run(config: RunConfig, document: Document | None = None) -> None:
+    """Check what the schema cannot.
+
+    Args:
+        config: The validated configuration.
+        document: Where it was read, for the lines of the faults.
+
+    Raises:
+        ConfigError: With every fault at once.
+    """
+    found = [*_scenario(config), *_device(config), *_profile(config), *_export(config)]
+    if found:
+        source = document.source if document else f"run {config.run.name!r}"
+        raise faults(source, [_problem(path, message, document) for path, message in found])
+
+
+def _problem(path: str, message: str, document: Document | None) -> Problem:
+    place = document.place(tuple(path.split("."))) if document else None
+    return Problem(
+        message=message,
+        path=path,
+        file=document.source if document else None,
+        line=place[0] if place else None,
+        column=place[1] if place else None,
+    )
+
+
+def _scenario(config: RunConfig) -> Iterator[Fault]:
+    scenario = config.scenario
+    if scenario.frames < 2:
+        yield "scenario.frames", f"must be at least 2, for one frame skips the temporal layers, got {scenario.frames}"
+    if config.space.name not in search_spaces.names():
+        yield "space.name", _unknown("search space", config.space.name, search_spaces.names())
+        return
+    space = search_spaces.get(config.space.name)
+    if config.space.version != space.version:
+        yield (
+            "space.version",
+            f"this release knows version {space.version} of {space.name!r}, got {config.space.version}",
+        )
+    what = _toy_training(config) if space.name == "tiny" else None
+    given = (scenario.frames, scenario.height, scenario.width)
+    if what and given != (CLIP_FRAMES, CLIP_SIZE, CLIP_SIZE):
+        yield (
+            "scenario",
+            f"{what} uses the project's own clips of {CLIP_FRAMES} frames of {CLIP_SIZE} x {CLIP_SIZE} px, "
+            f"got {given[0]} frames of {given[1]} x {given[2]} px (height x width)",
+        )
+    yield from _sizes(space, scenario)
+
+
+def _sizes(space: TemporalSpace, scenario: ScenarioSection) -> Iterator[Fault]:
+    """Each number beside values of the others that fit, so that every wrong one is named."""
+    fitting = 1024
+    for name in ("height", "width", "frames"):
+        probe = {"height": fitting, "width": fitting, "frames": 2} | {name: getattr(scenario, name)}
+        try:
+            space.backbone.latent_size(scenario.model_copy(update=probe).build())
+        except ConfigError as error:
+            yield f"scenario.{name}", error.message.removeprefix(f"scenario.{name}: ")
+
+
+def _toy_training(config: RunConfig) -> str | None:
+    if config.search is not None and config.quality.type == "supernet":
+        return "quality 'supernet'"
+    return "training" if config.train is not None else None
+
+
+def _device(config: RunConfig) -> Iterator[Fault]:
+    known = tuple(dict.fromkeys((*HOSTS, *latency_models.device_names())))
+    if config.device.name not in known:
+        yield "device.name", _unknown("device", config.device.name, known)
+
+
+def _profile(config: RunConfig) -> Iterator[Fault]:
+    if config.profile is None or config.calibrate is None:
+        return
+    least, given = needed(config.budget.coverage), config.profile.networks
+    if given < least:
+        yield (
+            "profile.networks",
+            f"must be at least {least} for intervals of budget.coverage {config.budget.coverage}, got {given}",
+        )
+
+
+def _export(config: RunConfig) -> Iterator[Fault]:
+    weights = config.export.image_weights if config.export else None
+    if weights is not None and not Path(weights).exists():
+        yield "export.image_weights", f"does not exist, got {weights!r}"
+
+
+def _unknown(what: str, given: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(given, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {given!r}; known are {', '.join(known)}{hint}"

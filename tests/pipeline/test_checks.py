@@ -1,0 +1,86 @@
+"""What the YAML's schema cannot see is found before a run begins, all of it at once and with its line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nas.config.run import load_run_document
+from nas.core.errors import ConfigError
+from nas.pipeline.checks import check_run
+from nas.pipeline.context import find_run, open_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """\
+run: {name: x, directory: DIRECTORY}
+space: {name: tiny}
+scenario: {frames: 8, height: 32, width: 32}
+device: {name: host-cpu}
+"""
+
+
+def found(folder: Path, text: str) -> dict[str, tuple[int | None, str]]:
+    """Return line and message of every fault, by path."""
+    (folder / "run.yaml").write_text(text.replace("DIRECTORY", str(folder / "runs")))
+    try:
+        check_run(*load_run_document(folder / "run.yaml"))
+    except ConfigError as error:
+        return {problem.path: (problem.line, problem.message) for problem in error.problems}
+    return {}
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("host-cpu", "host-cup").replace("height: 32, width: 32", "height: 30, width: 33")
+    text += "budget: {coverage: 0.95}\nprofile: {networks: 18}\ncalibrate: {}\nexport: {image_weights: none.st}\n"
+    faults = found(tmp_path, text)
+    assert {path: line for path, (line, _) in faults.items()} == {
+        "scenario.height": 3,
+        "scenario.width": 3,
+        "device.name": 4,
+        "profile.networks": 6,
+        "export.image_weights": 8,
+    }
+    assert faults["device.name"][1].endswith("did you mean 'host-cpu'?")
+    assert "iphone16_pro_max" in faults["device.name"][1]
+    assert faults["profile.networks"][1].startswith("must be at least 19 ")
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        (("name: tiny", "name: tinny"), "space.name", "did you mean 'tiny'"),
+        (("name: tiny", "name: tiny, version: 7"), "space.version", "got 7"),
+        (("frames: 8", "frames: 1"), "scenario.frames", "must be at least 2"),
+        (("frames: 8", "frames: 9999"), "scenario.frames", "at most"),
+    ],
+)
+def test_spaces_and_frames(tmp_path: Path, change: tuple[str, str], path: str, message: str) -> None:
+    faults = found(tmp_path, GOOD.replace(*change))
+    assert list(faults) == [path]
+    assert message in faults[path][1]
+
+
+@pytest.mark.parametrize("sections", ["search: {}\n", "train: {}\n"])
+def test_toy_training_is_made_for_its_own_clips(tmp_path: Path, sections: str) -> None:
+    assert found(tmp_path, GOOD + sections) == {}
+    larger = GOOD.replace("height: 32", "height: 64")
+    assert "8 frames of 32 x 32 px" in found(tmp_path, larger + sections)["scenario"][1]
+    assert found(tmp_path, larger) == {}
+
+
+def test_other_sizes_go_without_toy_training(tmp_path: Path) -> None:
+    text = GOOD.replace("height: 32", "height: 64") + "search: {}\nquality: {type: temporal_capacity}\n"
+    assert found(tmp_path, text) == {}
+
+
+@pytest.mark.parametrize("opening", [open_run, find_run])
+def test_a_faulty_run_writes_nothing(tmp_path: Path, opening: object) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD.replace("DIRECTORY", str(tmp_path / "runs")).replace("host-cpu", "host-cup"))
+    assert callable(opening)
+    with pytest.raises(ConfigError, match=r"4:\d+\s+device\.name"):
+        opening(str(path))
+    assert list(tmp_path.iterdir()) == [path]
