@@ -200,8 +200,11 @@ def _reason(files: RunFiles, name: str) -> str:
     return f"The stage “{name}” is {stage.state} and left no usable file."
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(data: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return the values of nested mappings with their dotted names; nothing for a file that holds something else."""
     rows: list[tuple[str, str]] = []
+    if not isinstance(data, dict):
+        return rows
     for key, value in data.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
