@@ -209,6 +209,7 @@ def test_a_size_that_does_not_fit_the_backbone_is_refused_before_anything_is_wri
 
 def test_image_weights_reach_an_untrained_network_and_are_listed(tmp_path: Path) -> None:
     weights = tmp_path / "unet.safetensors"
+    weights.touch()  # a run is refused before it begins when the file is missing
     text = SMALL_RUN.replace("DIRECTORY", str(tmp_path)).replace(
         "minimum_os: ios18", f'minimum_os: ios18, image_weights: "{weights}"'
     )
