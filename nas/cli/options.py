@@ -19,7 +19,9 @@ _RUN = (
     click.option(
         "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key of the YAML; repeatable."
     ),
-    click.option("--force", is_flag=True, help="Do the stage again although it is done."),
+    click.option(
+        "--force", is_flag=True, help="Do the stage again although it is done; stages that read it become pending."
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
 )
 

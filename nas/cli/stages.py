@@ -28,7 +28,7 @@ def _perform(
         from nas.pipeline.stages import chosen_stages, perform, plan, summary
 
         if dry_run:
-            steps = plan(*find_run(run, overrides=overrides), stages)
+            steps = plan(*find_run(run, overrides=overrides), stages, force=force)
             console.result({"plan": steps}, "\n".join(f"{step['stage']}: {step['text']}" for step in steps))
             return
         context = open_run(run, overrides=overrides)

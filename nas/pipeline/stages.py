@@ -65,15 +65,19 @@ def chosen_stages(config: RunConfig, names: tuple[str, ...] | None) -> tuple[Sta
     return tuple(_BY_NAME[name] for name in names)
 
 
-def plan(config: RunConfig, directory: RunDirectory | None, names: tuple[str, ...] | None) -> list[dict[str, str]]:
+def plan(
+    config: RunConfig, directory: RunDirectory | None, names: tuple[str, ...] | None, *, force: bool = False
+) -> list[dict[str, str]]:
     """Say for each stage what ``perform`` would do; ``directory`` is None for a run that has not begun."""
     rows = []
     for stage in chosen_stages(config, names):
         state = directory.state(stage.name) if directory else "pending"
         done = state == "done" and not stage.always
         stale = stale_inputs(config, directory, stage.name) if directory and done else ()
-        reason = None if done else _skip_reason(config, stage)
-        if stale:
+        reason = None if done and not force else _skip_reason(config, stage)
+        if done and force:
+            text = f"done, kept: {reason}" if reason else "done, to do again"
+        elif stale:
             text = f"stale: {', '.join(stale)} changed; needs --force"
         elif reason:
             text = f"left out: {reason}"
@@ -117,7 +121,7 @@ def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Cal
         if stale:
             raise InputError(
                 f"{directory.path}: stage {name!r} is stale: {', '.join(stale)} changed since it ran",
-                hint=f"nas run {directory.path} --force does everything again",
+                hint=f"nas {name.replace('_', '-')} {directory.path} --force does it again and sets back what reads it",
             )
         directory.require(name)
         return f"done, kept; --force cannot do it again here: {reason}" if force else "done, kept"

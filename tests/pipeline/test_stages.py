@@ -264,3 +264,12 @@ def test_members_to_measure_are_spread_and_include_the_chosen(context: Context, 
     assert len(spread) == min(count, 9)
     assert members[4] in spread
     assert [member.number for member in spread] == sorted({member.number for member in spread})
+
+
+def test_a_forced_plan_does_finished_stages_again(tmp_path: Path) -> None:
+    context = begin(tmp_path, SMALL_RUN.replace("DIRECTORY", str(tmp_path)))
+    with context.directory.stage("profile", settings={}):
+        pass
+    texts = [plan(context.config, context.directory, ("profile",), force=force)[0]["text"] for force in (False, True)]
+    assert texts[1] == "done, to do again"
+    assert texts[0] != texts[1]
