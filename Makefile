@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# In a process of their own: once a test process that had loaded coremltools crashed when it started Ray.
+# Ray's native code has ended the test process without an error, each time in the last of these tests; so they have
+# processes of their own, and the last a second try: a real failure fails twice.
 RAY_TESTS := tests/search/test_executors.py
+RAY_LAST := $(RAY_TESTS)::test_search_on_ray_writes_the_journal_of_a_serial_one
 
 .PHONY: demo test lint install clean
 
@@ -26,7 +28,8 @@ lint: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --ignore=$(RAY_TESTS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_TESTS) --deselect $(RAY_LAST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_LAST) || OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_LAST)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
