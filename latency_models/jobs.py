@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.core.profile import Level
 
 if TYPE_CHECKING:
     from nas.core.cost import Origin
@@ -22,7 +24,7 @@ class MeasurementJob:
     """
 
     subject: str
-    level: Literal["block", "network"]
+    level: Level
     make: Callable[[], Prepared]
 
 

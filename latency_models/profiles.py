@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nas.core.errors import InputError, ProfileError
 from nas.core.files import JsonLines
 from nas.core.profile import ProfileRecord, ProfileSet
-from nas.core.schema import from_data, to_data
+from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nas.core.scenario import Scenario
+
+_VERSION = 2
 
 
 def call_label(scenario: Scenario) -> str:
@@ -34,7 +36,23 @@ def append_record(path: Path, record: ProfileRecord) -> None:
     Raises:
         UnavailableError: The disk is full or the file cannot be written.
     """
-    JsonLines(path).append(to_data(record))
+    JsonLines(path).append(record_data(record))
+
+
+def record_data(record: ProfileRecord) -> dict[str, Any]:
+    """Return a record as one line of a profile file, its schema first."""
+    return with_schema("profile_record", _VERSION, to_data(record))
+
+
+def parse_record(data: Any, *, where: str) -> ProfileRecord:
+    """Read one line of a profile file, of this version or the first.
+
+    Raises:
+        InputError: It is no record, or of an unknown version; all faults are named.
+    """
+    if isinstance(data, dict) and "schema" not in data:
+        return from_data(ProfileRecord, _upgraded(data), where=where)
+    return from_data(ProfileRecord, check_schema(data, "profile_record", _VERSION, where=where), where=where)
 
 
 def read_profile(path: Path, *, scenario: str | None = None, device: str | None = None) -> ProfileSet:
@@ -52,7 +70,7 @@ def read_profile(path: Path, *, scenario: str | None = None, device: str | None 
     for line, data in _numbered(path):
         where = f"{path}: line {line}"
         try:
-            record = from_data(ProfileRecord, data, where=where)
+            record = parse_record(data, where=where)
         except InputError as error:
             raise ProfileError(error.message, hint="remove that line to go on without it") from error
         _check_same(record, scenario=scenario, device=device, where=where)
@@ -70,6 +88,16 @@ def single_device(profiles: ProfileSet) -> str:
     if len(found) != 1:
         raise ProfileError(f"profile records must be of one device, found {', '.join(found) or 'no records'}")
     return found[0]
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """Turn a record of version 1, which had no schema line, into one of version 2."""
+    body = {key: value for key, value in data.items() if key not in {"cold_load_ms", "placement"}}
+    if data.get("cold_load_ms") is not None:
+        body["load"] = {"first_load_ms": data["cold_load_ms"]}
+    if data.get("placement"):
+        body["plan"] = [{"name": name, "kind": "unknown", "preferred": unit} for name, unit in data["placement"]]
+    return body
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,7 @@ scipy is imported inside functions: most callers only need medians.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nas.core.profile import ProfileRecord, ProfileSet
+    from nas.core.profile import Level, ProfileRecord, ProfileSet
 
 # Of a sample of normal errors, 1.4826 times the median absolute deviation is the standard deviation.
 _MAD_TO_SIGMA = 1.4826
@@ -111,7 +111,7 @@ def drift_ratio(values: Sequence[float]) -> float:
     return float(slope) * (len(array) - 1) / float(np.median(array))
 
 
-def anchor_reference(profiles: ProfileSet, level: Literal["block", "network"]) -> AnchorReference | None:
+def anchor_reference(profiles: ProfileSet, level: Level) -> AnchorReference | None:
     """Return the machine's speed while ``profiles`` were taken: the median time of the level's anchor.
 
     None where no anchor was run.

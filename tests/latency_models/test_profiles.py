@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from latency_models.profiles import append_record, call_label, generation_label, read_profile, single_device
+from latency_models.profiles import (
+    append_record,
+    call_label,
+    generation_label,
+    read_profile,
+    record_data,
+    single_device,
+)
 from nas.core.errors import ProfileError
-from nas.core.profile import ProfileSet
+from nas.core.files import JsonLines
+from nas.core.profile import PlannedOperation, ProfileSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nas.core.scenario import Scenario
 
 
 def test_records_come_back_equal_and_in_order(tmp_path: Path, record: Any) -> None:
     path = tmp_path / "records.jsonl"
-    records = [record("b", level="block", anchor_ms=(1.0,) * 7), record("a", placement=(("op", "gpu"),))]
+    records = [
+        record("b", level="block", anchor_ms=(1.0,) * 7),
+        record("a", plan=(PlannedOperation(name="op", kind="conv", preferred="gpu"),)),
+    ]
     for item in records:
         append_record(path, item)
     assert read_profile(path).records == tuple(records)
@@ -48,12 +58,9 @@ def test_an_unfinished_last_line_is_dropped(tmp_path: Path, record: Any) -> None
 def test_a_faulty_record_is_named_by_file_and_line(
     tmp_path: Path, record: Any, change: dict[str, Any], message: str
 ) -> None:
-    from nas.core.files import JsonLines
-    from nas.core.schema import to_data
-
     path = tmp_path / "records.jsonl"
     append_record(path, record())
-    JsonLines(path).append({**to_data(record()), **change})
+    JsonLines(path).append({**record_data(record()), **change})
     with pytest.raises(ProfileError, match=rf"records\.jsonl: line 2.*{message}"):
         read_profile(path)
 
@@ -81,3 +88,19 @@ def test_call_label_leaves_out_what_does_not_change_a_call(scenario: Scenario) -
 def test_no_records_have_no_device() -> None:
     with pytest.raises(ProfileError, match="found no records"):
         single_device(ProfileSet(records=()))
+
+
+def test_records_of_the_first_version_still_load() -> None:
+    first, second = read_profile(Path(__file__).parent / "data" / "records_version_1.jsonl").records
+    assert first.steady_ms == (0.52, 0.5)
+    assert first.load is None
+    assert second.load is not None
+    assert second.load.first_load_ms == 310.0
+    assert [(op.name, op.preferred) for op in second.plan] == [("conv_0", "neural_engine")]
+
+
+def test_a_record_of_a_later_version_is_refused(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    JsonLines(path).append({**record_data(record()), "schema": "nas/profile_record/9"})
+    with pytest.raises(ProfileError, match=r"line 1: schema is 'nas/profile_record/9'"):
+        read_profile(path)
