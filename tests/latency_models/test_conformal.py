@@ -7,7 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_models.conformal import conformal_quantile, held_out_coverage, log_score, needed, ratio_interval
+from latency_models.conformal import (
+    conformal_quantile,
+    coverage_tolerance,
+    cv_plus,
+    effective_count,
+    group_held_out_coverage,
+    group_quantile,
+    held_out_coverage,
+    jackknife_plus,
+    kernel_weights,
+    likelihood_ratio_weights,
+    log_score,
+    needed,
+    normalised_scores,
+    ratio_interval,
+    signed_log_scores,
+    upper_ratio,
+    weighted_quantile,
+)
 from nas.core.errors import ProfileError
 
 
@@ -53,3 +71,198 @@ def test_interval_holds_the_prediction_itself(measured: list[float]) -> None:
     low, high = ratio_interval([log_score([value], 1.0) for value in measured], 0.9)
     assert low <= 1.0 <= high
     assert low * high == pytest.approx(1.0)
+
+
+def test_equal_weights_give_the_plain_quantile() -> None:
+    scores = np.random.default_rng(0).exponential(size=37)
+    for coverage in (0.5, 0.8, 0.9, 0.95):
+        assert weighted_quantile(scores, np.full(37, 2.5), coverage, own_weight=2.5) == conformal_quantile(
+            scores, coverage
+        )
+
+
+def test_weighted_quantile_of_a_worked_example() -> None:
+    # Shares with an own weight of 1: 3/8, 1/8, 3/8, and 1/8 at infinity; sums in order of score: 1/8, 4/8, 7/8.
+    found = weighted_quantile([2.0, 1.0, 3.0], [3.0, 1.0, 3.0], 0.5, own_weight=[1.0, 9.0, 0.0])
+    assert found.tolist() == [2.0, np.inf, 2.0]
+    assert weighted_quantile([2.0, 1.0, 3.0], [3.0, 1.0, 3.0], 0.875) == 3.0
+    assert weighted_quantile([2.0, 1.0, 3.0], [3.0, 1.0, 3.0], 0.88) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [([1.0, -1.0], "not negative"), ([1.0, float("nan")], "finite"), ([1.0], "must be \\(n,\\) alike")],
+)
+def test_senseless_weights_are_refused(weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        weighted_quantile([1.0, 2.0], weights, 0.9)
+
+
+def test_groups_of_one_score_give_the_plain_quantile() -> None:
+    scores = np.random.default_rng(1).exponential(size=25)
+    assert group_quantile([[score] for score in scores], 0.9) == conformal_quantile(scores, 0.9)
+
+
+def test_a_group_counts_once_however_many_scores_it_has() -> None:
+    groups = [[0.1 * index] for index in range(18)] + [[5.0] * 1000]
+    # 19 groups at 0.9: 18 groups of the 20 with the fresh one, so the crowded group stays outside.
+    assert group_quantile(groups, 0.9) == pytest.approx(1.7)
+
+
+def test_too_few_groups_say_how_many_are_needed() -> None:
+    with pytest.raises(ProfileError, match="needs at least 9 held-out phones, got 8"):
+        group_quantile([[1.0, 2.0]] * 8, 0.9, items="held-out phones")
+    with pytest.raises(ValueError, match="at least one score"):
+        group_quantile([[1.0]] * 9 + [[]], 0.9)
+
+
+def test_group_quantile_covers_one_fresh_score_of_a_fresh_group() -> None:
+    generator = np.random.default_rng(2)
+    hits = []
+    for _ in range(1500):
+        effect, noise = generator.normal(size=20), generator.normal(size=(20, 3))
+        scores = np.abs(effect[:, None] + noise)
+        hits.append(scores[0, 0] <= group_quantile(list(scores[1:]), 0.9))
+    # At least 0.9; above it by at most 2 of 20 (Lee et al., theorem 2), four standard errors of 1,500 are 0.031.
+    assert 0.9 - 0.031 <= np.mean(hits) <= 0.9 + 2 / 20
+
+
+def test_group_held_out_coverage_averages_the_shares_of_the_groups() -> None:
+    groups = [[0.01 * index] for index in range(19)] + [[0.0, 9.0]]
+    # Half of the last group lies beyond all others; the rank-18 group's limit is 0.18 (its own score left out).
+    assert group_held_out_coverage(groups, 0.9) == pytest.approx((18 + 0.5) / 20, abs=0.051)
+    assert group_held_out_coverage([[1.0]] * 9, 0.9) is None
+
+
+def brute_jackknife_plus(x: np.ndarray, y: np.ndarray, fresh: float, coverage: float) -> tuple[float, float]:
+    """Equation 1.3 of Barber et al. (2021) by loops, with the least-squares line as fit."""
+    low, high = [], []
+    for i in range(len(x)):
+        slope, constant = np.polyfit(np.delete(x, i), np.delete(y, i), 1)
+        error = abs(y[i] - (slope * x[i] + constant))
+        low.append(slope * fresh + constant - error)
+        high.append(slope * fresh + constant + error)
+    # The coverage is a multiple of 1/(n+1) here, so ranks need no rounding.
+    rank = round((len(x) + 1) * coverage)
+    return sorted(low)[len(x) - rank], sorted(high)[rank - 1]
+
+
+def left_out_lines(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    fits = [np.polyfit(np.delete(x, i), np.delete(y, i), 1) for i in range(len(x))]
+    residuals = np.array([abs(y[i] - np.polyval(fit, x[i])) for i, fit in enumerate(fits)])
+    return np.array([np.polyval(fit, points) for fit in fits]), residuals
+
+
+def test_jackknife_plus_equals_brute_force() -> None:
+    generator = np.random.default_rng(3)
+    x, y = generator.normal(size=19), generator.normal(size=19)
+    points = np.array([-3.0, 0.0, 4.0])
+    left_out, residuals = left_out_lines(x, y, points)
+    low, high = jackknife_plus(left_out, residuals, 0.9)
+    expected = [brute_jackknife_plus(x, y, point, 0.9) for point in points]
+    assert np.column_stack([low, high]) == pytest.approx(np.array(expected))
+
+
+def test_jackknife_plus_covers_where_few_samples_leave_the_fit_unstable() -> None:
+    generator = np.random.default_rng(4)
+    hits = []
+    for _ in range(1000):
+        x = generator.standard_t(3, size=12)
+        y = 2.0 * x + generator.normal(size=12)
+        left_out, residuals = left_out_lines(x[:11], y[:11], x[11:])
+        low, high = jackknife_plus(left_out, residuals, 0.9)
+        hits.append(low[0] <= y[11] <= high[0])
+    # Guaranteed 0.8, near 0.9 for a stable fit; 11 items give 11/12 = 0.917; four standard errors are 0.038.
+    assert 0.9 - 0.038 <= np.mean(hits) <= 0.917 + 0.038
+
+
+def test_cv_plus_with_a_fold_per_item_is_jackknife_plus() -> None:
+    generator = np.random.default_rng(5)
+    left_out, residuals = generator.normal(size=(10, 4)), generator.exponential(size=10)
+    for ours, theirs in zip(
+        cv_plus(left_out, list(range(10)), residuals, 0.8), jackknife_plus(left_out, residuals, 0.8), strict=True
+    ):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_cv_plus_of_a_worked_example() -> None:
+    # Nine items in two folds that predict 10 and 20 with errors 0 to 8: the outermost ends at coverage 0.9.
+    low, high = cv_plus([[10.0], [20.0]], [0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5, 6, 7, 8], 0.9)
+    assert (low[0], high[0]) == (6.0, 28.0)
+
+
+def test_jackknife_plus_refuses_too_few_and_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ProfileError, match="needs at least 9 held-out networks, got 8"):
+        jackknife_plus(np.zeros((8, 1)), np.zeros(8), 0.9)
+    with pytest.raises(ValueError, match="must be \\(n, m\\)"):
+        jackknife_plus(np.zeros((9, 1)), np.zeros(8), 0.9)
+    with pytest.raises(ValueError, match="for folds 0 to 2"):
+        cv_plus(np.zeros((2, 1)), [0, 1, 2], np.zeros(3), 0.5)
+
+
+def test_likelihood_ratio_weights_follow_the_ratio_of_densities() -> None:
+    generator = np.random.default_rng(6)
+    here, there = generator.normal(size=(4000, 1)), generator.normal(1.0, 1.0, size=(4000, 1))
+    weights, own = likelihood_ratio_weights(here, there)
+    # N(1, 1) over N(0, 1) is exp(x - 1/2).
+    assert np.log(weights) == pytest.approx(here[:, 0] - 0.5, abs=0.25)
+    assert np.log(own) == pytest.approx(there[:, 0] - 0.5, abs=0.25)
+
+
+def test_weights_restore_the_coverage_that_a_shift_takes() -> None:
+    generator = np.random.default_rng(7)
+    plain, weighted = [], []
+    for _ in range(150):
+        here, there = generator.uniform(0, 1, size=(200, 1)), generator.beta(4, 1, size=(100, 1))
+        scores = np.abs(generator.normal(size=200)) * (0.2 + here[:, 0])  # errors grow with x, targets crowd at high x
+        truths = np.abs(generator.normal(size=100)) * (0.2 + there[:, 0])
+        weights, own = likelihood_ratio_weights(here, there)
+        plain.append(np.mean(truths <= conformal_quantile(scores, 0.9)))
+        weighted.append(np.mean(truths <= weighted_quantile(scores, weights, 0.9, own_weight=own)))
+    # 150 means of 100 with a spread of about 0.04 each: four standard errors are 0.013.
+    assert np.mean(plain) < 0.85
+    assert np.mean(weighted) == pytest.approx(0.9, abs=0.02)
+
+
+def test_kernel_weights_fall_with_distance() -> None:
+    weights = kernel_weights([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0]], bandwidth=5.0)
+    assert weights.tolist() == [pytest.approx([1.0, np.exp(-0.5)])]
+    with pytest.raises(ValueError, match="bandwidth must be above 0"):
+        kernel_weights([[0.0]], [[0.0]], bandwidth=0.0)
+    with pytest.raises(ValueError, match="features must be"):
+        kernel_weights([[0.0]], [[0.0, 1.0]], bandwidth=1.0)
+
+
+def test_effective_count_of_equal_and_lone_weights() -> None:
+    assert effective_count([2.0] * 7) == pytest.approx(7.0)
+    assert effective_count([1.0, 0.0, 0.0]) == pytest.approx(1.0)
+
+
+def test_upper_ratio_is_one_sided() -> None:
+    generator = np.random.default_rng(8)
+    hits = []
+    for _ in range(2000):
+        ratios = np.exp(0.1 * generator.normal(size=20))
+        bound = upper_ratio(signed_log_scores(ratios[:19], np.ones(19)), 0.9)
+        hits.append(ratios[19] <= bound)
+    assert np.mean(hits) == pytest.approx(18 / 20, abs=0.027)  # exact; four standard errors
+
+
+def test_normalised_scores_make_unlike_items_exchangeable() -> None:
+    generator = np.random.default_rng(9)
+    narrow, wide = [], []
+    for _ in range(600):
+        scale = np.tile([1.0, 10.0], 15)
+        truth = scale * generator.normal(size=30)
+        limit = conformal_quantile(normalised_scores(truth[:28], np.zeros(28), scale[:28]), 0.9)
+        narrow.append(abs(truth[28]) <= limit * 1.0)
+        wide.append(abs(truth[29]) <= limit * 10.0)
+    # Both kinds are covered: ceil(29 * 0.9) / 29 = 0.931; four standard errors are 0.041.
+    assert np.mean(narrow) == pytest.approx(27 / 29, abs=0.042)
+    assert np.mean(wide) == pytest.approx(27 / 29, abs=0.042)
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        normalised_scores([1.0], [1.0], [0.0])
+
+
+def test_tolerance_of_a_coverage_seen_in_a_hundred() -> None:
+    assert coverage_tolerance(0.9, 100) == pytest.approx(0.06)

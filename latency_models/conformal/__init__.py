@@ -1,0 +1,42 @@
+"""Intervals of stated coverage around any predictor, from arrays of held-out errors alone.
+
+Every function takes plain arrays. For positive quantities such as times, pass logarithms: an interval of the logarithm
+is an interval of the ratio.
+"""
+
+from latency_models.conformal.jackknife import cv_plus, jackknife_plus
+from latency_models.conformal.shift import effective_count, kernel_weights, likelihood_ratio_weights
+from latency_models.conformal.split import (
+    conformal_quantile,
+    coverage_tolerance,
+    group_held_out_coverage,
+    group_quantile,
+    held_out_coverage,
+    log_score,
+    needed,
+    normalised_scores,
+    ratio_interval,
+    signed_log_scores,
+    upper_ratio,
+    weighted_quantile,
+)
+
+__all__ = [
+    "conformal_quantile",
+    "coverage_tolerance",
+    "cv_plus",
+    "effective_count",
+    "group_held_out_coverage",
+    "group_quantile",
+    "held_out_coverage",
+    "jackknife_plus",
+    "kernel_weights",
+    "likelihood_ratio_weights",
+    "log_score",
+    "needed",
+    "normalised_scores",
+    "ratio_interval",
+    "signed_log_scores",
+    "upper_ratio",
+    "weighted_quantile",
+]

@@ -1,0 +1,219 @@
+"""Quantiles of held-out scores: plain, weighted, and grouped where one item has several scores."""
+
+from __future__ import annotations
+
+from math import ceil, exp, sqrt
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from nas.core.errors import ProfileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+
+
+def needed(coverage: float) -> int:
+    """Return how many held-out residuals an interval of ``coverage`` needs: 9 for 0.9."""
+    check_coverage(coverage)
+    return ceil(coverage / (1.0 - coverage) - 1e-9)
+
+
+def check_coverage(coverage: float) -> None:
+    """Raise ``ValueError`` unless ``coverage`` lies inside (0, 1)."""
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage must lie in (0, 1), got {coverage}")
+
+
+def refuse_too_few(count: int, coverage: float, *, items: str = "held-out networks") -> NoReturn:
+    """Raise ``ProfileError`` that says how many ``items`` an interval of ``coverage`` needs."""
+    raise ProfileError(
+        f"an interval of coverage {coverage} needs at least {needed(coverage)} {items}, got {count}",
+        hint="measure more of them, or state a lower coverage",
+    )
+
+
+def conformal_quantile(scores: ArrayLike, coverage: float, *, items: str = "held-out networks") -> float:
+    """Return the ``ceil((n + 1) * coverage)``-th smallest of ``n`` scores.
+
+    A fresh score exchangeable with them does not exceed it with at least that probability. With signed scores it is a
+    one-sided bound, with absolute ones half the width of a two-sided interval.
+
+    Args:
+        scores: One score of each held-out item.
+        coverage: Stated probability, inside (0, 1).
+        items: What the scores are of, for the message.
+
+    Raises:
+        ProfileError: Too few scores for the coverage; says how many are needed.
+
+    Source:
+        Lei et al., "Distribution-free predictive inference for regression" (JASA 2018), split-conformal quantile.
+    """
+    check_coverage(coverage)
+    array = np.asarray(scores, dtype=float)
+    rank = ceil((len(array) + 1) * coverage - 1e-9)
+    if rank > len(array):
+        refuse_too_few(len(array), coverage, items=items)
+    return float(np.partition(array, rank - 1)[rank - 1])
+
+
+def weighted_quantile(
+    scores: ArrayLike, weights: ArrayLike, coverage: float, *, own_weight: ArrayLike = 1.0
+) -> FloatArray:
+    """Return the smallest score that with all below it holds the share ``coverage`` of the weights, own one included.
+
+    Infinite where the scores' weights together are too light: nothing can be promised there.
+
+    Args:
+        scores: Scores of the held-out items, shape (n,).
+        weights: Their weights, not negative: how likely each is where the new item is from, shape (n,).
+        coverage: Stated probability, inside (0, 1).
+        own_weight: Weight of the new item; an array asks for several at once.
+
+    Returns:
+        Quantiles in the shape of ``own_weight``.
+
+    Raises:
+        ValueError: A weight is negative or not finite, or the shapes differ.
+
+    Source:
+        Tibshirani et al., "Conformal prediction under covariate shift" (NeurIPS 2019), equation 7.
+    """
+    check_coverage(coverage)
+    values, masses, own = (np.asarray(item, dtype=float) for item in (scores, weights, own_weight))
+    if values.ndim != 1 or masses.shape != values.shape:
+        raise ValueError(f"scores and weights must be (n,) alike, got {values.shape} and {masses.shape}")
+    if not (np.isfinite(masses).all() and np.isfinite(own).all()) or (masses < 0).any() or (own < 0).any():
+        raise ValueError("weights must be finite and not negative")
+    order = np.argsort(values, kind="stable")
+    sums = np.cumsum(masses[order])
+    total = sums[-1] if len(sums) else 0.0
+    # The slack keeps a share that equals the coverage up to rounding on the inside.
+    index = np.searchsorted(sums, coverage * (total + own) - 1e-12 * max(total, 1e-300), side="left")
+    quantiles: FloatArray = np.append(values[order], np.inf)[index]
+    return quantiles
+
+
+def group_quantile(groups: Sequence[ArrayLike], coverage: float, *, items: str = "held-out networks") -> float:
+    """Return the quantile of scores that come in groups, each group counting once.
+
+    A group holds the scores of one item measured several times. One fresh score of a fresh group, exchangeable with
+    these, does not exceed the quantile with at least the probability ``coverage``: between the spread of one item's
+    median and that of its worst repeat.
+
+    Args:
+        groups: Scores of each held-out item, at least one each.
+        coverage: Stated probability, inside (0, 1).
+        items: What the groups are, for the message.
+
+    Raises:
+        ProfileError: Too few groups for the coverage; says how many are needed.
+        ValueError: A group is empty.
+
+    Source:
+        Dunn, Wasserman, Ramdas, "Distribution-free prediction sets for two-layer hierarchical models" (JASA 2022);
+        Lee, Barber, Willett, "Distribution-free inference with hierarchical data" (2023), HCP, equation 5.
+    """
+    if len(groups) < needed(coverage):
+        refuse_too_few(len(groups), coverage, items=items)
+    scores, weights = _by_group(groups)
+    return float(weighted_quantile(scores, weights, coverage))
+
+
+def group_held_out_coverage(groups: Sequence[ArrayLike], coverage: float) -> float | None:
+    """Return the mean share of a group's scores inside the quantile of all the other groups.
+
+    None when leaving one out leaves too few.
+    """
+    if len(groups) - 1 < needed(coverage):
+        return None
+    shares = []
+    for index, group in enumerate(groups):
+        limit = group_quantile([*groups[:index], *groups[index + 1 :]], coverage)
+        shares.append(float(np.mean(np.asarray(group, dtype=float) <= limit)))
+    return float(np.mean(shares))
+
+
+def log_score(measured: ArrayLike, predicted: float) -> float:
+    """Return the largest ``|log(measured / predicted)|`` over the repeats of one item; all values above 0."""
+    return float(np.max(np.abs(np.log(np.asarray(measured, dtype=float) / predicted))))
+
+
+def signed_log_scores(measured: ArrayLike, predicted: ArrayLike) -> FloatArray:
+    """Return ``log(measured / predicted)``: above 0 where an item is slower than predicted."""
+    scores: FloatArray = np.log(np.asarray(measured, dtype=float) / np.asarray(predicted, dtype=float))
+    return scores
+
+
+def normalised_scores(measured: ArrayLike, predicted: ArrayLike, scale: ArrayLike) -> FloatArray:
+    """Return absolute errors over each item's own expected error.
+
+    An interval is then ``predicted ± quantile * scale``: as wide as ``scale`` says, and of the stated coverage however
+    wrong that is.
+
+    Raises:
+        ValueError: A scale is not above 0.
+    """
+    scales = np.asarray(scale, dtype=float)
+    if not (scales > 0.0).all():
+        raise ValueError("scale must be above 0 everywhere")
+    scores: FloatArray = np.abs(np.asarray(measured, dtype=float) - np.asarray(predicted, dtype=float)) / scales
+    return scores
+
+
+def ratio_interval(scores: ArrayLike, coverage: float) -> tuple[float, float]:
+    """Return the ends of a relative interval, symmetric in the logarithm: ``(1 / r, r)``.
+
+    Args:
+        scores: ``log_score`` of held-out items.
+        coverage: Stated share of truths inside.
+    """
+    width = exp(conformal_quantile(scores, coverage))
+    return 1.0 / width, width
+
+
+def upper_ratio(signed_scores: ArrayLike, coverage: float) -> float:
+    """Return the factor on a prediction that a fresh item exceeds with at most the probability ``1 - coverage``.
+
+    Args:
+        signed_scores: ``signed_log_scores`` of held-out items.
+        coverage: Stated share of truths below.
+    """
+    return exp(conformal_quantile(signed_scores, coverage))
+
+
+def held_out_coverage(residuals: ArrayLike, scores: ArrayLike, coverage: float) -> float | None:
+    """Return the share of items whose residual is inside the interval made from the scores of all the others.
+
+    None when leaving one out leaves too few.
+
+    Args:
+        residuals: ``log_score`` of the figure that is to be covered.
+        scores: What intervals are made from; at least the residuals.
+        coverage: Stated share of truths inside.
+    """
+    errors, array = np.asarray(residuals, dtype=float), np.asarray(scores, dtype=float)
+    if len(array) - 1 < needed(coverage):
+        return None
+    inside = [
+        residual <= conformal_quantile(np.delete(array, index), coverage) for index, residual in enumerate(errors)
+    ]
+    return float(np.mean(inside))
+
+
+def coverage_tolerance(coverage: float, count: int, *, sigmas: float = 2.0) -> float:
+    """Return how far a share seen in ``count`` items may be from ``coverage`` by chance: ``sigmas`` binomial errors."""
+    return sigmas * sqrt(coverage * (1.0 - coverage) / count)
+
+
+def _by_group(groups: Sequence[ArrayLike]) -> tuple[FloatArray, FloatArray]:
+    arrays = [np.asarray(group, dtype=float) for group in groups]
+    if any(array.ndim != 1 or len(array) == 0 for array in arrays):
+        raise ValueError("every group needs at least one score")
+    weights = np.repeat([1.0 / len(array) for array in arrays], [len(array) for array in arrays])
+    return np.concatenate(arrays), weights
