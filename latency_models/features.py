@@ -5,20 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latency_models.lowering import OperationFeatures, describe_operation
 from latency_models.memory import memory_profile
 from nas.core.workload import BlockSpec
 
 if TYPE_CHECKING:
     from nas.core.workload import Operation, Workload
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationFeatures:
-    """Work of one operation: FLOPs, weight bytes read, activation bytes read and written."""
-
-    flops: int
-    weight_bytes: int
-    moved_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +44,7 @@ class BlockFeatures:
 
 def block_features(workload: Workload) -> tuple[BlockFeatures, ...]:
     """Return the features of every block that has an operation, in execution order."""
-    sizes = {tensor.name: tensor.num_bytes for tensor in workload.tensors}
+    tensors = {tensor.name: tensor for tensor in workload.tensors}
     specs = dict(workload.blocks)
     by_block: dict[str, list[Operation]] = {}
     for operation in workload.operations:
@@ -61,17 +53,9 @@ def block_features(workload: Workload) -> tuple[BlockFeatures, ...]:
         BlockFeatures(
             block=memory.block,
             spec=specs[memory.block],
-            operations=tuple(_operation_features(operation, sizes) for operation in by_block[memory.block]),
+            operations=tuple(describe_operation(operation, tensors) for operation in by_block[memory.block]),
             held_bytes=memory.held_bytes,
             inside_bytes=memory.inside_bytes,
         )
         for memory in memory_profile(workload).blocks
-    )
-
-
-def _operation_features(operation: Operation, sizes: dict[str, int]) -> OperationFeatures:
-    return OperationFeatures(
-        flops=operation.flops,
-        weight_bytes=operation.weight_bytes,
-        moved_bytes=sum(sizes[name] for name in (*operation.inputs, *operation.outputs)),
     )

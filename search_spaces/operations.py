@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import TYPE_CHECKING
 
 from nas.core.workload import Operation, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Tape:
         *,
         flops: int = 0,
         parameters: int = 0,
+        options: Mapping[str, int] | None = None,
     ) -> str:
         """Write one operation with one output of ``shape``; returns the output's name."""
         name = f"{self.block}.{label}"
@@ -53,6 +58,7 @@ class Tape:
                 weight_bytes=parameters * self.element_bytes,
                 inputs=inputs,
                 outputs=(name,),
+                options=tuple(sorted((options or {}).items())),
             )
         )
         return name
@@ -95,6 +101,13 @@ class Tape:
             shape,
             flops=2 * prod(shape) * per_output,
             parameters=out_channels * (per_output + 1),
+            options={
+                "in_channels": in_channels,
+                "out_channels": out_channels,
+                "stride": stride,
+                "groups": 1,
+                **{f"kernel_{axis}": length for axis, length in enumerate(kernel)},
+            },
         )
 
     def linear(self, label: str, source: str, out_width: int, *, bias: bool = True) -> str:
@@ -111,13 +124,15 @@ class Tape:
             (*rows, out_width),
             flops=2 * prod(rows) * in_width * out_width,
             parameters=out_width * (in_width + bias),
+            options={"in_channels": in_width, "out_channels": out_width},
         )
 
     def attention(self, label: str, query: str, key: str, value: str, *, heads: int) -> str:
         """Scaled dot-product attention as one operation; tensors are (batch, tokens, width).
 
         FLOPs are ``4 * batch * query_tokens * key_tokens * width``. The scores (batch, heads, query_tokens,
-        key_tokens) are taken to stay inside the operation, as in fused kernels; ``heads`` is in the block's spec.
+        key_tokens) are taken to stay inside the operation, as in fused kernels; a target that keeps them adds them in
+        its lowering, from the operation's ``heads``.
 
         Raises:
             ValueError: The width is not divisible by ``heads``.
@@ -134,4 +149,5 @@ class Tape:
             (query, key, value),
             (batch, tokens, width),
             flops=4 * batch * tokens * self.shapes[key][1] * width,
+            options={"heads": heads},
         )

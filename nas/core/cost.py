@@ -39,11 +39,22 @@ class BlockCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Infeasibility:
+    """A block that a compute unit cannot run at all, why, and where that is known from."""
+
+    block: str
+    compute_unit: ComputeUnit
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
     """Latency of one generation and peak memory, with intervals and origin.
 
     ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``.
-    ``in_domain`` is False when the predictor had to extrapolate.
+    ``in_domain`` is False when the predictor had to extrapolate. With anything in ``infeasible`` the network does not
+    run on the device in this scenario, whatever its latency would be.
     """
 
     latency_ms: float
@@ -57,6 +68,7 @@ class CostEstimate:
     predictor: str
     origin: Origin
     in_domain: bool = True
+    infeasible: tuple[Infeasibility, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "peak_memory_mb"):
@@ -65,13 +77,21 @@ class CostEstimate:
                 raise ValueError(f"cost.{name} must be finite and not negative, got {value}")
 
 
+Limit = Literal["latency_ms", "peak_memory_mb", "parameters", "placement"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A limit that a cost breaks, and by how much."""
+    """A limit that a cost breaks, and by how much.
 
-    limit: Literal["latency_ms", "peak_memory_mb", "parameters"]
+    Limit ``placement`` counts the blocks that no allowed compute unit can run; none are allowed, and ``reason`` tells
+    about the first.
+    """
+
+    limit: Limit
     allowed: float
     value: float
+    reason: str = ""
 
     @property
     def excess_ratio(self) -> float:
@@ -89,14 +109,24 @@ class Budget:
     coverage: float = 0.9
 
     def violations(self, cost: CostEstimate) -> tuple[Violation, ...]:
-        """Return every limit whose interval's upper end is above it; parameters are exact."""
-        pairs: tuple[tuple[Literal["latency_ms", "peak_memory_mb", "parameters"], float | None, float], ...] = (
+        """Return every limit whose interval's upper end is above it, placement first; parameters are exact."""
+        pairs: tuple[tuple[Limit, float | None, float], ...] = (
             ("latency_ms", self.latency_ms, cost.latency_interval_ms.high),
             ("peak_memory_mb", self.peak_memory_mb, cost.memory_interval_mb.high),
             ("parameters", self.parameters, float(cost.parameters)),
         )
-        return tuple(
+        broken = tuple(
             Violation(limit=limit, allowed=float(allowed), value=value)
             for limit, allowed, value in pairs
             if allowed is not None and value > allowed
         )
+        return (*_placement_violation(cost), *broken)
+
+
+def _placement_violation(cost: CostEstimate) -> tuple[Violation, ...]:
+    if not cost.infeasible:
+        return ()
+    first = cost.infeasible[0]
+    reason = f"{first.block} on {first.compute_unit}: {first.reason} ({first.source})"
+    blocks = len({item.block for item in cost.infeasible})
+    return (Violation(limit="placement", allowed=0.0, value=float(blocks), reason=reason),)

@@ -54,7 +54,9 @@ class Operation:
     """One operation in execution order.
 
     ``flops`` counts a multiply-add as two; ``weight_bytes`` is at the scenario's precision.
-    ``inputs`` and ``outputs`` name tensors of the workload, for liveness.
+    ``inputs`` and ``outputs`` name tensors of the workload, for liveness. ``options`` says what shapes do not: of a
+    convolution ``in_channels``, ``out_channels``, ``stride``, ``groups`` and ``kernel_0``, ``kernel_1``, … by axis;
+    of attention ``heads``.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Operation:
     weight_bytes: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    options: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

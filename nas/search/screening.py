@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nas.core.cost import Budget, Violation
     from nas.core.evaluation import Evaluation
 
-_UNITS = {"latency_ms": "ms", "peak_memory_mb": "MB", "parameters": "parameters"}
+_UNITS = {"latency_ms": "ms", "peak_memory_mb": "MB", "parameters": "parameters", "placement": "blocks"}
 
 
 def total_excess(violations: Iterable[Violation]) -> float:
@@ -44,16 +44,24 @@ def budget_error(evaluations: Iterable[Evaluation], budget: Budget) -> BudgetErr
         for violation in sorted(nearest.violations, key=_excess, reverse=True)
     )
     binding = max(nearest.violations, key=_excess)
+    if binding.limit == "placement":
+        remedy = "choose other compute units in scenario.compute_units, or a smaller scenario"
+    else:
+        remedy = (
+            f"allow at least {_figure(binding.value)} {_UNITS[binding.limit]}, or lower budget.coverage, or calibrate "
+            "with more measurements to narrow the intervals"
+        )
     return BudgetError(
         f"none of {len(drawn)} candidates meets the budget; the nearest miss, {nearest.architecture.digest}, "
         f"breaks {'; '.join(problem.message for problem in problems)}",
-        hint=f"the binding limit is {binding.limit}: allow at least {_figure(binding.value)} {_UNITS[binding.limit]}, "
-        "or lower budget.coverage, or calibrate with more measurements to narrow the intervals",
+        hint=f"the binding limit is {binding.limit}: {remedy}",
         problems=problems,
     )
 
 
 def _describe(violation: Violation, budget: Budget) -> str:
+    if violation.limit == "placement":
+        return f"placement: {violation.value:.0f} blocks run on no allowed compute unit, first {violation.reason}"
     unit = _UNITS[violation.limit]
     of_what = "" if violation.limit == "parameters" else f", the upper end of its {budget.coverage:.0%} interval"
     over = f", {_excess(violation):.0%} over" if violation.allowed > 0 else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from nas.core.cost import Budget, CostEstimate, Interval
+from nas.core.cost import Budget, CostEstimate, Infeasibility, Interval
 
 
 def make_cost(*, latency_high_ms: float = 10.0, memory_high_mb: float = 10.0, parameters: int = 10) -> CostEstimate:
@@ -54,3 +56,14 @@ def test_costs_must_be_finite() -> None:
             predictor="p",
             origin="predicted",
         )
+
+
+def test_a_block_that_runs_nowhere_breaks_every_budget_and_says_why() -> None:
+    units = ("neural_engine", "cpu")
+    faults = tuple(
+        Infeasibility(block="mid.0.temporal", compute_unit=unit, reason=f"too large for {unit}", source="a guide")
+        for unit in units
+    )
+    broken = Budget().violations(replace(make_cost(), infeasible=faults))
+    assert [(violation.limit, violation.allowed, violation.value) for violation in broken] == [("placement", 0.0, 1.0)]
+    assert broken[0].reason == "mid.0.temporal on neural_engine: too large for neural_engine (a guide)"

@@ -1,0 +1,248 @@
+"""What a compute unit makes of an operation: the steps it really runs, the bytes they move, the scratch they hold.
+
+Pure descriptions, no torch. A lowering is a property of the target, not of the network: the Neural Engine has no fused
+attention, so the scores are written out and read back; the GPU has one, but its pattern was wrong for ten rows or more.
+
+Sources: Core ML's own exporters (github.com/apple/ml-ane-transformers, github.com/apple/ml-stable-diffusion,
+``SPLIT_EINSUM`` and ``SPLIT_EINSUM_V2``), coremltools issue 2650 (the GPU's fused pattern for batch >= 10), coremltools
+9.0's conversion of a group norm into eight operations (counted on a converted UNet).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nas.core.workload import Operation, TensorSpec
+
+WorkKind = Literal["conv3x3", "conv1x1", "conv", "temporal_conv", "conv3d", "linear", "attention", "vector"]
+WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
+
+# Reads and writes of one group norm after decomposition, in passes over the tensor: mean (1), subtract (2), square
+# (2), mean (1), divide (2), scale and shift (2). A layer norm is one operation everywhere and takes 3: read twice.
+_GROUP_NORM_PASSES, _FUSED_NORM_PASSES = 10, 3
+_GROUP_NORM_LAUNCHES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowering:
+    """How a compute unit runs attention and norms, and how it lays tensors out.
+
+    Attributes:
+        name: What device files call it.
+        fused_attention: Whether scores stay inside one kernel.
+        max_fused_batch: Most batch rows that the fused kernel is right for; more are decomposed. None for any number.
+        per_head: Whether heads are separate steps, as split einsum has them.
+        query_chunk: Queries whose scores are alive at once; None for all.
+        row_bytes: The last axis of a tensor is padded to a multiple of this; 1 for no padding.
+        tokens_last: Whether token tensors (batch, tokens, width) are kept as (batch, width, 1, tokens).
+        group_norm_decomposed: Whether a group norm is eight operations.
+        conv3d_as_conv2d: Whether a 3-D convolution with a (k, 1, 1) kernel is run as Conv2d (k, 1), exactly.
+    """
+
+    name: str
+    fused_attention: bool
+    max_fused_batch: int | None = None
+    per_head: bool = False
+    query_chunk: int | None = None
+    row_bytes: int = 1
+    tokens_last: bool = False
+    group_norm_decomposed: bool = False
+    conv3d_as_conv2d: bool = False
+
+
+_SPLIT_EINSUM = {
+    "fused_attention": False,
+    "per_head": True,
+    "row_bytes": 64,
+    "tokens_last": True,
+    "group_norm_decomposed": True,
+    "conv3d_as_conv2d": True,
+}
+LOWERINGS: dict[str, Lowering] = {
+    lowering.name: lowering
+    for lowering in (
+        Lowering(name="split_einsum", **_SPLIT_EINSUM),  # type: ignore[arg-type]  # one dict of mixed flags
+        Lowering(name="split_einsum_v2", query_chunk=512, **_SPLIT_EINSUM),  # type: ignore[arg-type]  # as above
+        Lowering(name="fused_sdpa", fused_attention=True, max_fused_batch=9, group_norm_decomposed=True),
+        Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True),
+        Lowering(name="torch", fused_attention=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFeatures:
+    """Work of one operation and the shapes it runs at.
+
+    ``moved_bytes`` are activation bytes read and written, without padding or scratch.
+    """
+
+    kind: str
+    flops: int
+    weight_bytes: int
+    moved_bytes: int
+    inputs: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    element_bytes: int
+    options: tuple[tuple[str, int], ...] = ()
+
+    def option(self, name: str, default: int) -> int:
+        """Return one of the operation's options."""
+        return dict(self.options).get(name, default)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Kernel of a convolution by axis; empty for other operations."""
+        return tuple(value for name, value in self.options if name.startswith("kernel_"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing a unit runs: arithmetic, weights read, activations moved.
+
+    ``resident_bytes`` is what must fit on the chip for its activations not to go through memory; ``in_channels`` and
+    ``out_channels`` are 0 where the unit's channel padding does not apply; ``launches`` counts dispatched operations.
+    """
+
+    work: WorkKind
+    flops: float
+    weight_bytes: int
+    moved_bytes: int
+    resident_bytes: int
+    in_channels: int = 0
+    out_channels: int = 0
+    launches: int = 1
+
+
+def describe_operation(operation: Operation, tensors: Mapping[str, TensorSpec]) -> OperationFeatures:
+    """Return the features of ``operation``, whose tensors are looked up by name."""
+    names = (*operation.inputs, *operation.outputs)
+    output = tensors[operation.outputs[0]]
+    return OperationFeatures(
+        kind=operation.kind,
+        flops=operation.flops,
+        weight_bytes=operation.weight_bytes,
+        moved_bytes=sum(tensors[name].num_bytes for name in names),
+        inputs=tuple(tensors[name].shape for name in operation.inputs),
+        output=output.shape,
+        element_bytes=output.element_bytes,
+        options=operation.options,
+    )
+
+
+def work_kind(operation: OperationFeatures, lowering: Lowering) -> WorkKind:
+    """Return which compute rate an operation runs at on a unit with ``lowering``."""
+    if operation.kind in ("linear", "attention"):
+        return "linear" if operation.kind == "linear" else "attention"
+    kernel = operation.kernel
+    if not kernel:
+        # Without options nothing but arithmetic tells a matrix product from an element-wise operation.
+        return "linear" if operation.flops else "vector"
+    if len(kernel) == 3 and not (lowering.conv3d_as_conv2d and kernel[1:] == (1, 1)):
+        return "conv3d"
+    if prod(kernel) == 1:
+        return "conv1x1"
+    if prod(kernel[1:]) == 1:
+        return "temporal_conv"
+    winograd = kernel == (3, 3) and operation.option("stride", 1) == 1 and operation.option("groups", 1) == 1
+    return "conv3x3" if winograd else "conv"
+
+
+def padded_bytes(shape: tuple[int, ...], element_bytes: int, lowering: Lowering) -> int:
+    """Return the bytes of a tensor on a unit: the axis it keeps last is padded to ``row_bytes``."""
+    if lowering.row_bytes <= 1 or len(shape) < 3:
+        return prod(shape) * element_bytes
+    last = shape[1] if lowering.tokens_last and len(shape) == 3 else shape[-1]
+    row = -(-last * element_bytes // lowering.row_bytes) * lowering.row_bytes
+    return prod(shape) // last * row
+
+
+def attention_scratch_bytes(operation: OperationFeatures, lowering: Lowering) -> int:
+    """Return the bytes of attention scores that are alive at once while ``operation`` runs; 0 for anything else.
+
+    Fused kernels keep the scores to themselves. Decomposed ones hold ``batch x heads x queries x keys`` of them, of
+    ``query_chunk`` queries at a time where the lowering has chunks.
+    """
+    if operation.kind != "attention" or _is_fused(operation, lowering):
+        return 0
+    batch, heads, queries, keys = _attention_shape(operation)
+    queries = min(queries, lowering.query_chunk or queries)
+    # Scores are kept as (batch, heads, keys, queries): queries are the last axis.
+    return padded_bytes((batch, heads, keys, queries), operation.element_bytes, lowering)
+
+
+@lru_cache(maxsize=65536)
+def lower(operation: OperationFeatures, lowering: Lowering) -> tuple[Step, ...]:
+    """Return the steps that a unit runs for ``operation``."""
+    shapes = (*operation.inputs, operation.output)
+    sizes = [padded_bytes(shape, operation.element_bytes, lowering) for shape in shapes]
+    if operation.kind == "attention":
+        return _attention_steps(operation, lowering, sizes)
+    moved, launches = sum(sizes), 1
+    if operation.kind in ("group_norm", "layer_norm"):
+        decomposed = operation.kind == "group_norm" and lowering.group_norm_decomposed
+        moved = sizes[-1] * (_GROUP_NORM_PASSES if decomposed else _FUSED_NORM_PASSES)
+        launches = _GROUP_NORM_LAUNCHES if decomposed else 1
+    return (
+        Step(
+            work=work_kind(operation, lowering),
+            flops=operation.flops,
+            weight_bytes=operation.weight_bytes,
+            moved_bytes=moved,
+            resident_bytes=max(sizes),
+            in_channels=operation.option("in_channels", 0),
+            out_channels=operation.option("out_channels", 0),
+            launches=launches,
+        ),
+    )
+
+
+def _attention_steps(operation: OperationFeatures, lowering: Lowering, sizes: list[int]) -> tuple[Step, ...]:
+    batch, heads, queries, keys = _attention_shape(operation)
+    query_bytes, key_bytes, value_bytes, out_bytes = sizes
+    if _is_fused(operation, lowering):
+        return (
+            Step(
+                work="attention",
+                flops=operation.flops,
+                weight_bytes=0,
+                moved_bytes=query_bytes + key_bytes + value_bytes + out_bytes,
+                resident_bytes=max(sizes),
+            ),
+        )
+    scores = padded_bytes((batch, heads, keys, queries), operation.element_bytes, lowering)
+    chunks = -(-queries // (lowering.query_chunk or queries))
+    launches = (heads if lowering.per_head else 1) * chunks
+    # One head of one batch row and one chunk is what is worked on at a time.
+    resident = scores // (batch * heads * chunks)
+    product = {"work": "attention", "flops": operation.flops / 2, "weight_bytes": 0, "resident_bytes": resident}
+    return (
+        Step(moved_bytes=query_bytes + key_bytes * chunks + scores, launches=launches, **product),  # type: ignore[arg-type]  # shared fields
+        Step(
+            work="vector",
+            flops=0,
+            weight_bytes=0,
+            moved_bytes=2 * scores,
+            resident_bytes=resident,
+            launches=launches,
+        ),
+        Step(moved_bytes=scores + value_bytes * chunks + out_bytes, launches=launches, **product),  # type: ignore[arg-type]  # as above
+    )
+
+
+def _attention_shape(operation: OperationFeatures) -> tuple[int, int, int, int]:
+    """Return (batch, heads, queries, keys) from tensors (batch, tokens, width)."""
+    batch, queries, _ = operation.output
+    keys = operation.inputs[1][1]
+    return batch, operation.option("heads", 1), queries, keys
+
+
+def _is_fused(operation: OperationFeatures, lowering: Lowering) -> bool:
+    most = lowering.max_fused_batch
+    return lowering.fused_attention and (most is None or operation.output[0] <= most)
