@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_models.pricing import BlockPrice, WorkloadPrice, assemble
+from latency_models.pricing import DENOISER_ALONE, BlockPrice, WorkloadPrice, assemble
 from nas.core.errors import ArchitectureError
 
 if TYPE_CHECKING:
+    from latency_models.phases import Pipeline
     from latency_models.pricing import CostPredictor
     from nas.core.architecture import Architecture
     from nas.core.cost import CostEstimate
@@ -28,8 +29,10 @@ class Scores:
     """Costs of N candidates as arrays of shape (N,)."""
 
     latency_ms: FloatArray
+    latency_low_ms: FloatArray
     latency_high_ms: FloatArray
     peak_memory_mb: FloatArray
+    memory_low_mb: FloatArray
     memory_high_mb: FloatArray
     parameters: NDArray[np.int64]
 
@@ -50,8 +53,9 @@ class SlotOption:
 class SlotCosts:
     """A table's costs of one generation as plain arrays: each list has one array a slot, one number an option.
 
-    Latencies, weights and parameters add to their base; peak memory is all weights plus the largest activation, whose
-    upper end is ``activation_high_ratio`` times as much.
+    Latencies, weights and parameters add to their base, which includes the other phases of a generation. Peak memory
+    is the weights and the largest activation, whose upper end is ``activation_high_ratio`` times as much, plus
+    ``held_high_mb``; ``floor_mb`` is the peak of a phase that is loaded alone, ``floor_high_mb`` its upper end.
     """
 
     base_latency_ms: float
@@ -63,6 +67,9 @@ class SlotCosts:
     base_activation_mb: float
     activation_mb: tuple[FloatArray, ...]
     activation_high_ratio: float
+    held_high_mb: float
+    floor_mb: float
+    floor_high_mb: float
     base_parameters: int
     parameters: tuple[FloatArray, ...]
 
@@ -83,10 +90,12 @@ class CostTable:
         base: WorkloadPrice,
         slots: tuple[tuple[SlotOption, ...], ...],
         order: dict[str, tuple[int, int, int]],
+        pipeline: Pipeline = DENOISER_ALONE,
     ) -> None:
         self.space = space
         self.scenario = scenario
         self.predictor = predictor
+        self.pipeline = pipeline
         self._base = base
         self._slots = slots
         self._order = order
@@ -109,7 +118,7 @@ class CostTable:
             weights_mb=self._base.weights_mb + sum(option.weights_mb for option in chosen),
             parameters=self._base.parameters + sum(option.parameters for option in chosen),
         )
-        return assemble(price, self.predictor, self.scenario)
+        return assemble(price, self.predictor, self.scenario, self.pipeline)
 
     def score(self, options: NDArray[np.integer]) -> Scores:
         """Score candidates given as option indices.
@@ -127,10 +136,12 @@ class CostTable:
         joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return Scores(
             latency_ms=joined[0],
-            latency_high_ms=joined[1],
-            peak_memory_mb=joined[2],
-            memory_high_mb=joined[3],
-            parameters=joined[4].astype(np.int64),
+            latency_low_ms=joined[1],
+            latency_high_ms=joined[2],
+            peak_memory_mb=joined[3],
+            memory_low_mb=joined[4],
+            memory_high_mb=joined[5],
+            parameters=joined[6].astype(np.int64),
         )
 
     def slot_costs(self) -> SlotCosts:
@@ -139,16 +150,20 @@ class CostTable:
         inside = self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True)
         outside = _sum_ms(self._base.blocks, in_domain=False)
         near, far = ratios.latency[1], ratios.outside[1]
+        terms = self.pipeline.memory()
         return SlotCosts(
-            base_latency_ms=calls * (inside + outside),
+            base_latency_ms=calls * (inside + outside) + self.pipeline.latency_ms.value,
             latency_ms=tuple(calls * (rows[0] + rows[1]) for rows in self._arrays),
-            base_latency_high_ms=calls * (inside * near + outside * far),
+            base_latency_high_ms=calls * (inside * near + outside * far) + self.pipeline.latency_ms.high,
             latency_high_ms=tuple(calls * (rows[0] * near + rows[1] * far) for rows in self._arrays),
-            base_weights_mb=self._base.weights_mb,
+            base_weights_mb=self._base.weights_mb + terms.weights_mb + terms.arenas_mb,
             weights_mb=tuple(rows[2] for rows in self._arrays),
-            base_activation_mb=max((block.activation_mb for block in self._base.blocks), default=0.0),
+            base_activation_mb=max([terms.activation_mb, *(block.activation_mb for block in self._base.blocks)]),
             activation_mb=tuple(rows[3] for rows in self._arrays),
             activation_high_ratio=ratios.memory[1],
+            held_high_mb=terms.arenas_mb * (ratios.memory[1] - 1.0),
+            floor_mb=terms.floor_mb(),
+            floor_high_mb=terms.floor_mb(ratios.memory[1]),
             base_parameters=self._base.parameters,
             parameters=tuple(rows[4] for rows in self._arrays),
         )
@@ -176,17 +191,24 @@ class CostTable:
             weights += row[2]
             np.maximum(activation, row[3], out=activation)
             parameters += row[4]  # exact in double precision below 2**53
+        other, terms = self.pipeline.latency_ms, self.pipeline.memory()
         return (
-            calls * (inside + outside),
-            calls * (inside * ratios.latency[1] + outside * ratios.outside[1]),
-            weights + activation,
-            weights + activation * ratios.memory[1],
+            calls * (inside + outside) + other.value,
+            calls * (inside * ratios.latency[0] + outside * ratios.outside[0]) + other.low,
+            calls * (inside * ratios.latency[1] + outside * ratios.outside[1]) + other.high,
+            terms.peak_mb(weights, activation),
+            terms.peak_mb(weights, activation, ratios.memory[0]),
+            terms.peak_mb(weights, activation, ratios.memory[1]),
             parameters,
         )
 
 
-def compile_cost_table(space: SearchSpace, scenario: Scenario, predictor: CostPredictor) -> CostTable:
+def compile_cost_table(
+    space: SearchSpace, scenario: Scenario, predictor: CostPredictor, pipeline: Pipeline = DENOISER_ALONE
+) -> CostTable:
     """Price every option of every slot once and put the results into arrays.
+
+    ``pipeline`` is what a generation runs besides the denoiser; its costs are the same for every architecture.
 
     Raises:
         ConfigError: The predictor does not hold for the scenario.
@@ -213,7 +235,7 @@ def compile_cost_table(space: SearchSpace, scenario: Scenario, predictor: CostPr
                 )
             )
         slots.append(tuple(options))
-    table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order)
+    table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order, pipeline=pipeline)
     _check_additive(table, counts)
     return table
 
@@ -235,7 +257,7 @@ def _check_additive(table: CostTable, counts: list[int]) -> None:
     for _ in range(4):
         architecture = table.space.from_options([int(generator.integers(count)) for count in counts])
         workload = table.space.workload(architecture, table.scenario)
-        direct = assemble(table.predictor.price(workload), table.predictor, table.scenario)
+        direct = assemble(table.predictor.price(workload), table.predictor, table.scenario, table.pipeline)
         summed = table.estimate(architecture)
         for name in ("latency_ms", "peak_memory_mb", "parameters"):
             ours, theirs = getattr(summed, name), getattr(direct, name)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from latency_models.phases import Pipeline
 from latency_models.profiles import call_label, generation_label
-from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Interval, Origin
+from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Interval, Origin, PhaseCost
 from nas.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
+
+
+DENOISER_ALONE = Pipeline()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,53 +97,85 @@ class CostPredictor(Protocol):
         ...
 
 
-def predict(predictor: CostPredictor, workload: Workload, scenario: Scenario) -> CostEstimate:
-    """Return the cost of one generation: one call times the denoiser calls, and peak memory.
+def predict(
+    predictor: CostPredictor, workload: Workload, scenario: Scenario, pipeline: Pipeline = DENOISER_ALONE
+) -> CostEstimate:
+    """Return the cost of one generation: one call times the denoiser calls, the other phases, and peak memory.
 
     Raises:
         ConfigError: The predictor was calibrated for another scenario.
     """
     predictor.check_scenario(scenario)
-    return assemble(predictor.price(workload), predictor, scenario)
+    return assemble(predictor.price(workload), predictor, scenario, pipeline)
 
 
-def assemble(price: WorkloadPrice, predictor: CostPredictor, scenario: Scenario) -> CostEstimate:
-    """Turn a price into a cost with intervals and a breakdown that sums to the latency."""
-    ratios = predictor.ratios
-    calls = scenario.denoiser_calls
-    inside_ms = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
-    outside_ms = calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
+def assemble(
+    price: WorkloadPrice, predictor: CostPredictor, scenario: Scenario, pipeline: Pipeline = DENOISER_ALONE
+) -> CostEstimate:
+    """Turn a price into a cost with intervals, the split by phase and a breakdown that sums to the latency."""
+    ratios, calls = predictor.ratios, scenario.denoiser_calls
+    denoiser_ms = _denoiser_ms(price, ratios, calls)
+    other_ms, terms = pipeline.latency_ms, pipeline.memory()
     activation_mb = max((block.activation_mb for block in price.blocks), default=0.0)
-    blocks = [
-        BlockCost(
-            block=block.block,
-            latency_ms=calls * block.latency_ms,
-            memory_mb=price.weights_mb + block.activation_mb,
-            compute_unit=block.compute_unit,
-        )
-        for block in price.blocks
-    ]
-    overhead = BlockCost(block="overhead", latency_ms=calls * price.overhead_ms, memory_mb=price.weights_mb)
-    return CostEstimate(
-        latency_ms=inside_ms + outside_ms,
-        latency_interval_ms=Interval(
-            low=inside_ms * ratios.latency[0] + outside_ms * ratios.outside[0],
-            high=inside_ms * ratios.latency[1] + outside_ms * ratios.outside[1],
-            coverage=ratios.coverage,
-        ),
+    low_mb, peak_mb, high_mb = (
+        float(terms.peak_mb(np.array([price.weights_mb]), np.array([activation_mb]), ratio)[0])
+        for ratio in (ratios.memory[0], 1.0, ratios.memory[1])
+    )
+    denoiser = PhaseCost(
+        phase="denoiser",
+        calls=calls,
+        latency_ms=denoiser_ms[1],
+        latency_interval_ms=Interval(low=denoiser_ms[0], high=denoiser_ms[2], coverage=ratios.coverage),
         peak_memory_mb=price.weights_mb + activation_mb,
-        memory_interval_mb=Interval(
-            low=price.weights_mb + activation_mb * ratios.memory[0],
-            high=price.weights_mb + activation_mb * ratios.memory[1],
-            coverage=ratios.coverage,
+        origin=predictor.origin,
+        source=predictor.name,
+    )
+    return CostEstimate(
+        latency_ms=denoiser_ms[1] + other_ms.value,
+        latency_interval_ms=Interval(
+            low=denoiser_ms[0] + other_ms.low, high=denoiser_ms[2] + other_ms.high, coverage=ratios.coverage
         ),
+        peak_memory_mb=peak_mb,
+        memory_interval_mb=Interval(low=low_mb, high=high_mb, coverage=ratios.coverage),
         parameters=price.parameters,
-        blocks=(*blocks, overhead),
+        blocks=_blocks(price, calls, pipeline, activation_mb),
         device=predictor.device,
         scenario=generation_label(scenario),
         predictor=predictor.name,
         origin=predictor.origin,
-        in_domain=all(block.in_domain for block in price.blocks),
+        in_domain=pipeline.in_domain and all(block.in_domain for block in price.blocks),
+        phases=pipeline.split(denoiser, coverage=ratios.coverage),
+    )
+
+
+def _denoiser_ms(price: WorkloadPrice, ratios: IntervalRatios, calls: int) -> tuple[float, float, float]:
+    """Return low end, prediction and high end of all denoiser calls."""
+    inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
+    outside = calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
+    low, high = (inside * ratios.latency[end] + outside * ratios.outside[end] for end in (0, 1))
+    return low, inside + outside, high
+
+
+def _blocks(price: WorkloadPrice, calls: int, pipeline: Pipeline, activation_mb: float) -> tuple[BlockCost, ...]:
+    """Return what adds up to the latency: the other phases around the denoiser's blocks, and the overhead."""
+    terms = pipeline.memory()
+    held_mb = price.weights_mb + terms.weights_mb + terms.arenas_mb
+    blocks = [
+        BlockCost(
+            block=block.block,
+            latency_ms=calls * block.latency_ms,
+            memory_mb=held_mb + block.activation_mb,
+            compute_unit=block.compute_unit,
+        )
+        for block in price.blocks
+    ]
+    others = pipeline.blocks(weights_mb=price.weights_mb, activation_mb=activation_mb)
+    between_ms = sum(phase.latency_ms.value for phase in pipeline.phases if phase.phase == "overhead")
+    return (
+        *(block for block in others if block.block == "text_encoder"),
+        *blocks,
+        *(block for block in others if block.block == "decoder"),
+        BlockCost(block="overhead", latency_ms=calls * price.overhead_ms + between_ms, memory_mb=held_mb),
     )
 
 

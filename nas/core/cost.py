@@ -8,6 +8,7 @@ from typing import Literal
 
 Origin = Literal["measured", "predicted", "simulated", "published"]
 ComputeUnit = Literal["cpu", "gpu", "neural_engine", "cuda", "unknown"]
+PhaseName = Literal["text_encoder", "denoiser", "decoder", "overhead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +50,32 @@ class Infeasibility:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """Share of one phase in a generation: text encoder, denoising steps, decoder, and what lies between them.
+
+    Attributes:
+        calls: How often the phase runs in one generation.
+        latency_ms: Time of all its calls.
+        peak_memory_mb: Its weights and largest activation on their own; None where nobody has stated them.
+        origin: Where its latency is from, which may differ from phase to phase.
+        source: Who says so: the predictor, a measurement, a publication.
+    """
+
+    phase: PhaseName
+    calls: int
+    latency_ms: float
+    latency_interval_ms: Interval
+    peak_memory_mb: float | None
+    origin: Origin
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
     """Latency of one generation and peak memory, with intervals and origin.
 
-    ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``.
+    ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``. ``phases`` sums to it too;
+    files of versions before phases have none, their cost is of the denoiser alone.
     ``in_domain`` is False when the predictor had to extrapolate. With anything in ``infeasible`` the network does not
     run on the device in this scenario, whatever its latency would be.
     """
@@ -69,6 +92,7 @@ class CostEstimate:
     origin: Origin
     in_domain: bool = True
     infeasible: tuple[Infeasibility, ...] = ()
+    phases: tuple[PhaseCost, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "peak_memory_mb"):

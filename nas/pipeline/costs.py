@@ -60,6 +60,9 @@ def additive_costs(table: CostTable) -> AdditiveCosts:
         activation_mb=costs.activation_mb,
         base_activation_mb=costs.base_activation_mb,
         activation_high_ratio=costs.activation_high_ratio,
+        held_high_mb=costs.held_high_mb,
+        floor_mb=costs.floor_mb,
+        floor_high_mb=costs.floor_high_mb,
         parameters=SlotSum.of(costs.parameters, base=float(costs.base_parameters)),
     )
 

@@ -10,10 +10,12 @@ import pytest
 
 from latency_models import devices
 from latency_models.cost_table import compile_cost_table
+from latency_models.phases import PhasePrice, Pipeline, Range
 from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor, KindCorrection, TableEntry
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import IntervalRatios, predict
 from nas.core.errors import ArchitectureError, ConfigError
+from nas.pipeline.costs import additive_costs
 
 if TYPE_CHECKING:
     from latency_models.pricing import CostPredictor
@@ -52,27 +54,86 @@ def calibrated() -> CostPredictor:
     )
 
 
+def phase(name: Any, latency_ms: float, *, weights_mb: float | None, activation_mb: float | None) -> PhasePrice:
+    return PhasePrice(
+        phase=name,
+        calls=1,
+        latency_ms=Range(low=0.8 * latency_ms, value=latency_ms, high=1.3 * latency_ms),
+        weights_mb=weights_mb,
+        activation_mb=activation_mb,
+        origin="published",
+        source="test",
+    )
+
+
+# Peaks of the small space lie between 0.1 and 0.2 MB, so that these phases matter in some architectures only.
+OTHERS = (
+    phase("text_encoder", 3.0, weights_mb=0.07, activation_mb=0.06),
+    phase("decoder", 5.0, weights_mb=0.05, activation_mb=0.07),
+    phase("overhead", 1.0, weights_mb=None, activation_mb=None),
+)
+PIPELINES = {
+    "denoiser alone": Pipeline(),
+    "together": Pipeline(phases=OTHERS),
+    "together, arenas kept": Pipeline(phases=OTHERS, keeps_arenas=True),
+    "in turn": Pipeline(phases=OTHERS, residency="in_turn"),
+}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
 @pytest.mark.parametrize("make", [roofline, calibrated])
 def test_table_estimate_and_predictor_agree_on_every_architecture(
-    space: SmallSpace, scenario: Scenario, make: Any
+    space: SmallSpace, scenario: Scenario, make: Any, pipeline: Pipeline
 ) -> None:
     predictor = make()
-    table = compile_cost_table(space, scenario, predictor)
+    table = compile_cost_table(space, scenario, predictor, pipeline)
     everyone = list(space.all())
     scores = table.score(np.array([space.to_options(architecture) for architecture in everyone]))
     for index, architecture in enumerate(everyone):
-        direct = predict(predictor, space.workload(architecture, scenario), scenario)
+        direct = predict(predictor, space.workload(architecture, scenario), scenario, pipeline)
         single = table.estimate(architecture)
         assert [block.block for block in single.blocks] == [block.block for block in direct.blocks]
         for mine, theirs in zip(single.blocks, direct.blocks, strict=True):
             assert mine.latency_ms == pytest.approx(theirs.latency_ms, rel=1e-12)
         assert scores.latency_ms[index] == pytest.approx(direct.latency_ms, rel=1e-12)
         assert scores.latency_high_ms[index] == pytest.approx(direct.latency_interval_ms.high, rel=1e-12)
+        assert scores.latency_low_ms[index] == pytest.approx(direct.latency_interval_ms.low, rel=1e-12)
+        assert scores.memory_low_mb[index] == pytest.approx(direct.memory_interval_mb.low, rel=1e-12)
         assert scores.peak_memory_mb[index] == pytest.approx(direct.peak_memory_mb, rel=1e-12)
         assert scores.memory_high_mb[index] == pytest.approx(direct.memory_interval_mb.high, rel=1e-12)
         assert scores.parameters[index] == direct.parameters == single.parameters
         assert single.latency_interval_ms.low == pytest.approx(direct.latency_interval_ms.low, rel=1e-12)
         assert single.in_domain == direct.in_domain
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_phases_and_blocks_sum_to_the_latency(space: SmallSpace, scenario: Scenario, pipeline: Pipeline) -> None:
+    cost = compile_cost_table(space, scenario, calibrated(), pipeline).estimate(space.from_options([1, 2, 3]))
+    assert sum(item.latency_ms for item in cost.phases) == pytest.approx(cost.latency_ms)
+    assert sum(item.latency_interval_ms.low for item in cost.phases) == pytest.approx(cost.latency_interval_ms.low)
+    assert sum(item.latency_interval_ms.high for item in cost.phases) == pytest.approx(cost.latency_interval_ms.high)
+    assert sum(block.latency_ms for block in cost.blocks) == pytest.approx(cost.latency_ms)
+    assert max(block.memory_mb for block in cost.blocks) == pytest.approx(cost.peak_memory_mb)
+
+
+def test_phases_come_in_the_order_of_a_generation(space: SmallSpace, scenario: Scenario) -> None:
+    table = compile_cost_table(space, scenario, calibrated(), PIPELINES["together"])
+    cost = table.estimate(space.from_options([0, 0, 0]))
+    assert [(item.phase, item.calls, item.origin) for item in cost.phases] == [
+        ("text_encoder", 1, "published"),
+        ("denoiser", 8, "predicted"),
+        ("decoder", 1, "published"),
+        ("overhead", 1, "published"),
+    ]
+
+
+def test_slot_costs_say_what_the_scores_say(space: SmallSpace, scenario: Scenario) -> None:
+    options = np.array([space.to_options(architecture) for architecture in space.all()])
+    for pipeline in PIPELINES.values():
+        table = compile_cost_table(space, scenario, calibrated(), pipeline)
+        scores, costs = table.score(options), additive_costs(table).score(options)
+        for name in ("latency_ms", "latency_high_ms", "peak_memory_mb", "memory_high_mb", "parameters"):
+            np.testing.assert_allclose(getattr(costs, name), getattr(scores, name), rtol=1e-12)
 
 
 def test_blocks_sum_to_the_latency_and_end_with_the_overhead(space: SmallSpace, scenario: Scenario) -> None:

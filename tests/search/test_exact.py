@@ -36,10 +36,10 @@ def figures(problem: AdditiveProblem, options: tuple[int, ...]) -> tuple[float, 
     weights = total(costs.weights_mb)
     return (
         total(costs.latency_ms),
-        weights + activation,
+        max(weights + activation, costs.floor_mb),
         -total(problem.quality),
         total(costs.latency_high_ms or costs.latency_ms),
-        weights + costs.activation_high_ratio * activation,
+        max(weights + costs.activation_high_ratio * activation + costs.held_high_mb, costs.floor_high_mb),
         total(costs.parameters),
     )
 
@@ -83,6 +83,7 @@ def problems(draw: Any) -> AdditiveProblem:
     weights = draw(st.sampled_from(["none", "own"]))
     parameters = draw(st.sampled_from(["none", "own", "weights"]))
     weights_mb = None if weights == "none" else slot_sum(data, sizes, costs, pairs=False)
+    floor = draw(st.sampled_from([0, 0, 4, 9]))
     return AdditiveProblem(
         costs=AdditiveCosts(
             latency_ms=latency,
@@ -94,6 +95,9 @@ def problems(draw: Any) -> AdditiveProblem:
             ),
             base_activation_mb=float(draw(costs)),
             activation_high_ratio=draw(st.sampled_from([1.0, 1.5])),
+            held_high_mb=float(draw(st.integers(0, 2))),
+            floor_mb=float(floor),
+            floor_high_mb=float(floor + draw(st.integers(0, 3))),
             weights_mb=weights_mb,
             parameters={"none": None, "weights": None if weights_mb is None else weights_mb.scaled(3.0)}.get(
                 parameters, slot_sum(data, sizes, costs, pairs=False)

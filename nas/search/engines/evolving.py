@@ -192,7 +192,8 @@ def _memory_levels(costs: AdditiveCosts, budget: Budget) -> list[float | None]:
     """Return the upper ends of peak memory that paths keep to in turn, the budget's limit first."""
     weights = 0.0 if costs.weights_mb is None else costs.weights_mb.base
     activations = np.unique(np.concatenate([*costs.activation_mb, [costs.base_activation_mb]]))
-    ends = weights + costs.activation_high_ratio * activations[activations >= costs.base_activation_mb]
+    highest = costs.highest_mb(activations[activations >= costs.base_activation_mb])
+    ends = np.unique(np.maximum(weights + highest, costs.floor_high_mb))
     if budget.peak_memory_mb is not None:
         ends = ends[ends < budget.peak_memory_mb]
     return [budget.peak_memory_mb, *ends[::-1].tolist()]

@@ -122,14 +122,17 @@ class CostArrays:
 class AdditiveCosts:
     """Cost of every architecture of a space.
 
-    Peak memory is ``weights_mb`` plus the largest activation of the chosen options and ``base_activation_mb``; its
-    upper end takes the activation times ``activation_high_ratio``, since weights are known exactly.
+    Peak memory is ``weights_mb`` plus the largest activation of the chosen options and ``base_activation_mb``, and no
+    less than ``floor_mb``, the peak of another network that is loaded in its turn. Its upper end takes the options'
+    activations times ``activation_high_ratio``, since weights are known exactly.
 
     Attributes:
         latency_ms: Predicted latency.
         latency_high_ms: Upper end of its interval; the prediction itself when left out.
         activation_mb: L arrays; activation memory of the whole network while this option's blocks run.
         weights_mb: Weights; none when left out.
+        held_high_mb: What the upper end has besides, the same for every architecture.
+        floor_high_mb: Upper end of ``floor_mb``.
         parameters: Numbers of parameters; none when left out.
     """
 
@@ -137,6 +140,9 @@ class AdditiveCosts:
     activation_mb: tuple[FloatArray, ...]
     base_activation_mb: float = 0.0
     activation_high_ratio: float = 1.0
+    held_high_mb: float = 0.0
+    floor_mb: float = 0.0
+    floor_high_mb: float = 0.0
     latency_high_ms: SlotSum | None = None
     weights_mb: SlotSum | None = None
     parameters: SlotSum | None = None
@@ -149,7 +155,8 @@ class AdditiveCosts:
         for name, other in found.items():
             if other != sizes:
                 raise ValueError(f"{name} has {other} options by slot, latency_ms has {sizes}")
-        activations = [*self.activation_mb, np.array([self.base_activation_mb])]
+        constants = [self.base_activation_mb, self.held_high_mb, self.floor_mb, self.floor_high_mb]
+        activations = [*self.activation_mb, np.array(constants)]
         if not all(np.isfinite(row).all() for row in activations):
             raise ValueError("activation_mb must be finite, got NaN or infinity")
         if not self.activation_high_ratio >= 1:
@@ -159,6 +166,10 @@ class AdditiveCosts:
     def sizes(self) -> tuple[int, ...]:
         """Number of options of each slot."""
         return self.latency_ms.sizes
+
+    def highest_mb(self, activation_mb: FloatArray) -> FloatArray:
+        """Return what the upper ends of memory have beyond the weights, given largest activations (N,)."""
+        return activation_mb * self.activation_high_ratio + self.held_high_mb
 
     def score(self, options: IntArray) -> CostArrays:
         """Return the costs of architectures given as option indices (N, L)."""
@@ -171,8 +182,8 @@ class AdditiveCosts:
         return CostArrays(
             latency_ms=latency,
             latency_high_ms=high,
-            peak_memory_mb=weights + activation,
-            memory_high_mb=weights + activation * self.activation_high_ratio,
+            peak_memory_mb=np.maximum(weights + activation, self.floor_mb),
+            memory_high_mb=np.maximum(weights + self.highest_mb(activation), self.floor_high_mb),
             parameters=np.zeros(len(options)) if self.parameters is None else self.parameters.total(options),
         )
 

@@ -42,6 +42,9 @@ class Certificate:
     Attributes:
         labels: Most labels kept at once, a measure of the work.
         levels: Activation levels solved.
+
+    Source of the claim under a memory floor: architectures are compared in memory without the floor, and raising two
+    figures to a common floor neither changes their order nor widens their distance.
     """
 
     quality_loss: float
@@ -150,8 +153,7 @@ def _columns(problem: AdditiveProblem, budget: Budget, level: float) -> list[_Co
         _Column(name="quality", table=problem.quality.scaled(-1.0), limit=None, objective=True),
     ]
     if costs.weights_mb is not None and not costs.weights_mb.is_constant:
-        activation_mb = level * costs.activation_high_ratio
-        limit = None if budget.peak_memory_mb is None else budget.peak_memory_mb - activation_mb
+        limit = None if budget.peak_memory_mb is None else budget.peak_memory_mb - _highest_mb(costs, level)
         columns.append(_Column(name="weights", table=costs.weights_mb, limit=limit, objective=True))
     if costs.latency_high_ms is not None and budget.latency_ms is not None:
         compared = not _proportional(costs.latency_high_ms, costs.latency_ms)
@@ -175,7 +177,13 @@ def _levels(costs: AdditiveCosts, budget: Budget) -> list[float]:
         every = [np.arange(size) for size in costs.sizes]
         table = _Table.of(_Column(name="weights", table=costs.weights_mb, limit=None), every)
         allowed_mb -= float((table.base + table.steps[0][0] + table.rest_low[0]).min())
-    return [level for level in levels if level * costs.activation_high_ratio <= allowed_mb]
+    if costs.floor_high_mb > budget.peak_memory_mb:
+        return []
+    return [level for level in levels if _highest_mb(costs, level) <= allowed_mb]
+
+
+def _highest_mb(costs: AdditiveCosts, level: float) -> float:
+    return float(costs.highest_mb(np.array([level]))[0])
 
 
 def _slack(limit: float) -> float:
