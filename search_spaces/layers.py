@@ -161,7 +161,7 @@ def _spatial_attention(tape: Tape, spec: BlockSpec, ports: Ports) -> None:
     frames, channels, height, width = tape.shapes[video]
     hidden = tape.conv("proj_in", tape.norm("norm", video, channels), channels, kernel=(1, 1))
     tokens = tape.layout("to_tokens", hidden, (frames, height * width, channels))
-    tokens = _transformer(tape, tokens, heads=spec["heads"], text=ports["text"])
+    tokens = transformer(tape, tokens, heads=spec["heads"], text=ports["text"])
     hidden = tape.layout("to_video", tokens, (frames, channels, height, width))
     tape.sum_of("output", tape.conv("proj_out", hidden, channels, kernel=(1, 1)), video)
 
@@ -187,31 +187,32 @@ def _temporal_attention(tape: Tape, spec: BlockSpec, ports: Ports) -> None:
     shape = (pixels, frames, channels) if spec.kind.endswith("1d") else (1, frames * pixels, channels)
     tokens = tape.layout("to_tokens", tape.norm("norm", video, channels), shape)
     tokens = tape.add("position", "add", (inner := tape.linear("proj_in", tokens, spec["inner"]),), tape.shapes[inner])
-    tokens = _transformer(tape, tokens, heads=spec["heads"], text=ports.get("text"))
+    tokens = transformer(tape, tokens, heads=spec["heads"], text=ports.get("text"))
     hidden = tape.linear("proj_out", tokens, channels)
     tape.sum_of("output", tape.layout("to_video", hidden, (frames, channels, height, width)), video)
 
 
-def _transformer(tape: Tape, tokens: str, *, heads: int, text: str | None) -> str:
+def transformer(tape: Tape, tokens: str, *, heads: int, text: str | None, prefix: str = "") -> str:
     """Diffusers' ``BasicTransformerBlock``: self-attention, text cross-attention if ``text``, GEGLU feed-forward."""
     batch, length, width = tape.shapes[tokens]
-    normed = tape.norm("norm1", tokens, width, kind="layer_norm")
-    tokens = tape.sum_of("add1", _attend(tape, "attn1", normed, normed, heads=heads), tokens)
+    normed = tape.norm(f"{prefix}norm1", tokens, width, kind="layer_norm")
+    tokens = tape.sum_of(f"{prefix}add1", attend(tape, f"{prefix}attn1", normed, normed, heads=heads), tokens)
     if text is not None:
-        normed = tape.norm("norm2", tokens, width, kind="layer_norm")
+        normed = tape.norm(f"{prefix}norm2", tokens, width, kind="layer_norm")
         # Text is the same for every batch row: all rows' queries attend to one set of keys (nas.models.temporal).
-        tokens = tape.sum_of("add2", _attend(tape, "attn2", normed, text, heads=heads), tokens)
-    normed = tape.norm("norm3", tokens, width, kind="layer_norm")
-    gated = tape.linear("ff_in", normed, 8 * width)
-    hidden = tape.add("geglu", "geglu", (gated,), (batch, length, 4 * width))
-    return tape.sum_of("add3", tape.linear("ff_out", hidden, width), tokens)
+        tokens = tape.sum_of(f"{prefix}add2", attend(tape, f"{prefix}attn2", normed, text, heads=heads), tokens)
+    normed = tape.norm(f"{prefix}norm3", tokens, width, kind="layer_norm")
+    gated = tape.linear(f"{prefix}ff_in", normed, 8 * width)
+    hidden = tape.add(f"{prefix}geglu", "geglu", (gated,), (batch, length, 4 * width))
+    return tape.sum_of(f"{prefix}add3", tape.linear(f"{prefix}ff_out", hidden, width), tokens)
 
 
-def _attend(tape: Tape, label: str, tokens: str, context: str, *, heads: int) -> str:
+def attend(tape: Tape, label: str, tokens: str, context: str, *, heads: int, bias: bool = False) -> str:
+    """Multi-head attention of ``tokens`` over ``context``; ``bias`` is that of query, key and value."""
     batch, length, width = tape.shapes[tokens]
-    query = tape.linear(f"{label}_q", tokens, width, bias=False)
-    key = tape.linear(f"{label}_k", context, width, bias=False)
-    value = tape.linear(f"{label}_v", context, width, bias=False)
+    query = tape.linear(f"{label}_q", tokens, width, bias=bias)
+    key = tape.linear(f"{label}_k", context, width, bias=bias)
+    value = tape.linear(f"{label}_v", context, width, bias=bias)
     if context != tokens:
         tape.shapes[query] = (1, batch * length, width)  # a view: queries of all rows side by side
     mixed = tape.attention(label, query, key, value, heads=heads)
