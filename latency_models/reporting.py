@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency_models.conformal import ErrorParts
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class CalibrationReport:
     """Cross-validated quality of a predictor; ``calibrate/report.json``.
 
     ``machine_swing_ratio`` is the machine's slowest over its fastest speed while profiling (90 % over 10 % quantile of
-    the anchor's times), which has been divided out of the times; None where no anchor was run.
+    the anchor's times), which has been divided out of the times; None where no anchor was run. Latency intervals are
+    stated for the median over the passes of a network that was not measured, in a later session;
+    ``latency_error_parts`` tells what their width is made of.
     """
 
     device: str
@@ -88,6 +91,7 @@ class CalibrationReport:
     machine_swing_ratio: float | None
     worst_blocks: tuple[WorstBlock, ...]
     coefficients: tuple[tuple[str, float], ...]
+    latency_error_parts: ErrorParts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data with its schema line."""

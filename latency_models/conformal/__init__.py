@@ -5,6 +5,7 @@ is an interval of the ratio.
 """
 
 from latency_models.conformal.jackknife import cv_plus, jackknife_plus
+from latency_models.conformal.repeats import ErrorParts, error_parts, pass_shifts, session_scores
 from latency_models.conformal.shift import effective_count, kernel_weights, likelihood_ratio_weights
 from latency_models.conformal.split import (
     conformal_quantile,
@@ -22,10 +23,12 @@ from latency_models.conformal.split import (
 )
 
 __all__ = [
+    "ErrorParts",
     "conformal_quantile",
     "coverage_tolerance",
     "cv_plus",
     "effective_count",
+    "error_parts",
     "group_held_out_coverage",
     "group_quantile",
     "held_out_coverage",
@@ -35,7 +38,9 @@ __all__ = [
     "log_score",
     "needed",
     "normalised_scores",
+    "pass_shifts",
     "ratio_interval",
+    "session_scores",
     "signed_log_scores",
     "upper_ratio",
     "weighted_quantile",

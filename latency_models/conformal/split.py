@@ -37,7 +37,9 @@ def refuse_too_few(count: int, coverage: float, *, items: str = "held-out networ
     )
 
 
-def conformal_quantile(scores: ArrayLike, coverage: float, *, items: str = "held-out networks") -> float:
+def conformal_quantile(
+    scores: ArrayLike, coverage: float, *, items: str = "held-out networks", interpolated: bool = False
+) -> float:
     """Return the ``ceil((n + 1) * coverage)``-th smallest of ``n`` scores.
 
     A fresh score exchangeable with them does not exceed it with at least that probability. With signed scores it is a
@@ -47,6 +49,8 @@ def conformal_quantile(scores: ArrayLike, coverage: float, *, items: str = "held
         scores: One score of each held-out item.
         coverage: Stated probability, inside (0, 1).
         items: What the scores are of, for the message.
+        interpolated: Take the place ``(n + 1) * coverage`` between two scores instead of the next higher one: 0.9 of
+            24 scores then covers 0.9 and not 0.92. It holds wherever large scores are no denser than smaller ones.
 
     Raises:
         ProfileError: Too few scores for the coverage; says how many are needed.
@@ -59,11 +63,18 @@ def conformal_quantile(scores: ArrayLike, coverage: float, *, items: str = "held
     rank = ceil((len(array) + 1) * coverage - 1e-9)
     if rank > len(array):
         refuse_too_few(len(array), coverage, items=items)
+    if interpolated:
+        return float(weighted_quantile(array, np.ones(len(array)), coverage, interpolated=True))
     return float(np.partition(array, rank - 1)[rank - 1])
 
 
 def weighted_quantile(
-    scores: ArrayLike, weights: ArrayLike, coverage: float, *, own_weight: ArrayLike = 1.0
+    scores: ArrayLike,
+    weights: ArrayLike,
+    coverage: float,
+    *,
+    own_weight: ArrayLike = 1.0,
+    interpolated: bool = False,
 ) -> FloatArray:
     """Return the smallest score that with all below it holds the share ``coverage`` of the weights, own one included.
 
@@ -74,6 +85,7 @@ def weighted_quantile(
         weights: Their weights, not negative: how likely each is where the new item is from, shape (n,).
         coverage: Stated probability, inside (0, 1).
         own_weight: Weight of the new item; an array asks for several at once.
+        interpolated: Interpolate between the last score that holds less and the first that holds enough.
 
     Returns:
         Quantiles in the shape of ``own_weight``.
@@ -95,11 +107,24 @@ def weighted_quantile(
     total = sums[-1] if len(sums) else 0.0
     # The slack keeps a share that equals the coverage up to rounding on the inside.
     index = np.searchsorted(sums, coverage * (total + own) - 1e-12 * max(total, 1e-300), side="left")
-    quantiles: FloatArray = np.append(values[order], np.inf)[index]
-    return quantiles
+    ranked = np.append(values[order], np.inf)
+    quantiles: FloatArray = ranked[index]
+    if not interpolated:
+        return quantiles
+    below = np.maximum(index - 1, 0)
+    step = np.append(masses[order], 0.0)[index]
+    part = np.divide(
+        coverage * (total + own) - np.append(0.0, sums)[index], step, where=step > 0, out=np.ones(own.shape)
+    )
+    # Between a score and infinity, and below the smallest score, there is nothing to interpolate.
+    between = np.isfinite(quantiles) & (index > 0)
+    start = np.where(between, ranked[below], 0.0)
+    return np.where(between, start + np.clip(part, 0.0, 1.0) * (np.where(between, quantiles, 0.0) - start), quantiles)
 
 
-def group_quantile(groups: Sequence[ArrayLike], coverage: float, *, items: str = "held-out networks") -> float:
+def group_quantile(
+    groups: Sequence[ArrayLike], coverage: float, *, items: str = "held-out networks", interpolated: bool = False
+) -> float:
     """Return the quantile of scores that come in groups, each group counting once.
 
     A group holds the scores of one item measured several times. One fresh score of a fresh group, exchangeable with
@@ -110,6 +135,7 @@ def group_quantile(groups: Sequence[ArrayLike], coverage: float, *, items: str =
         groups: Scores of each held-out item, at least one each.
         coverage: Stated probability, inside (0, 1).
         items: What the groups are, for the message.
+        interpolated: See ``conformal_quantile``.
 
     Raises:
         ProfileError: Too few groups for the coverage; says how many are needed.
@@ -122,20 +148,33 @@ def group_quantile(groups: Sequence[ArrayLike], coverage: float, *, items: str =
     if len(groups) < needed(coverage):
         refuse_too_few(len(groups), coverage, items=items)
     scores, weights = _by_group(groups)
-    return float(weighted_quantile(scores, weights, coverage))
+    return float(weighted_quantile(scores, weights, coverage, interpolated=interpolated))
 
 
-def group_held_out_coverage(groups: Sequence[ArrayLike], coverage: float) -> float | None:
+def group_held_out_coverage(
+    groups: Sequence[ArrayLike],
+    coverage: float,
+    *,
+    judged: Sequence[ArrayLike] | None = None,
+    interpolated: bool = False,
+) -> float | None:
     """Return the mean share of a group's scores inside the quantile of all the other groups.
 
     None when leaving one out leaves too few.
+
+    Args:
+        groups: What quantiles are made from.
+        coverage: Stated probability, inside (0, 1).
+        judged: Scores of each group that are to be covered; the group's own when left out.
+        interpolated: See ``conformal_quantile``.
     """
     if len(groups) - 1 < needed(coverage):
         return None
     shares = []
-    for index, group in enumerate(groups):
-        limit = group_quantile([*groups[:index], *groups[index + 1 :]], coverage)
-        shares.append(float(np.mean(np.asarray(group, dtype=float) <= limit)))
+    for index, own in enumerate(groups if judged is None else judged):
+        others = [*groups[:index], *groups[index + 1 :]]
+        limit = group_quantile(others, coverage, interpolated=interpolated)
+        shares.append(float(np.mean(np.asarray(own, dtype=float) <= limit)))
     return float(np.mean(shares))
 
 

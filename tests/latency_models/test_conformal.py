@@ -12,6 +12,7 @@ from latency_models.conformal import (
     coverage_tolerance,
     cv_plus,
     effective_count,
+    error_parts,
     group_held_out_coverage,
     group_quantile,
     held_out_coverage,
@@ -21,7 +22,9 @@ from latency_models.conformal import (
     log_score,
     needed,
     normalised_scores,
+    pass_shifts,
     ratio_interval,
+    session_scores,
     signed_log_scores,
     upper_ratio,
     weighted_quantile,
@@ -202,7 +205,7 @@ def test_jackknife_plus_refuses_too_few_and_shapes_that_do_not_fit() -> None:
 
 def test_likelihood_ratio_weights_follow_the_ratio_of_densities() -> None:
     generator = np.random.default_rng(6)
-    here, there = generator.normal(size=(4000, 1)), generator.normal(1.0, 1.0, size=(4000, 1))
+    here, there = generator.normal(size=(1500, 1)), generator.normal(1.0, 1.0, size=(1500, 1))
     weights, own = likelihood_ratio_weights(here, there)
     # N(1, 1) over N(0, 1) is exp(x - 1/2).
     assert np.log(weights) == pytest.approx(here[:, 0] - 0.5, abs=0.25)
@@ -212,14 +215,14 @@ def test_likelihood_ratio_weights_follow_the_ratio_of_densities() -> None:
 def test_weights_restore_the_coverage_that_a_shift_takes() -> None:
     generator = np.random.default_rng(7)
     plain, weighted = [], []
-    for _ in range(150):
+    for _ in range(100):
         here, there = generator.uniform(0, 1, size=(200, 1)), generator.beta(4, 1, size=(100, 1))
         scores = np.abs(generator.normal(size=200)) * (0.2 + here[:, 0])  # errors grow with x, targets crowd at high x
         truths = np.abs(generator.normal(size=100)) * (0.2 + there[:, 0])
         weights, own = likelihood_ratio_weights(here, there)
         plain.append(np.mean(truths <= conformal_quantile(scores, 0.9)))
         weighted.append(np.mean(truths <= weighted_quantile(scores, weights, 0.9, own_weight=own)))
-    # 150 means of 100 with a spread of about 0.04 each: four standard errors are 0.013.
+    # 100 means of 100 with a spread of about 0.04 each: four standard errors are 0.016.
     assert np.mean(plain) < 0.85
     assert np.mean(weighted) == pytest.approx(0.9, abs=0.02)
 
@@ -266,3 +269,69 @@ def test_normalised_scores_make_unlike_items_exchangeable() -> None:
 
 def test_tolerance_of_a_coverage_seen_in_a_hundred() -> None:
     assert coverage_tolerance(0.9, 100) == pytest.approx(0.06)
+
+
+def test_interpolated_quantile_of_a_worked_example() -> None:
+    # (24 + 1) * 0.9 = 22.5: half way from the 22nd to the 23rd of 24.
+    scores = [float(value) for value in range(1, 25)]
+    assert conformal_quantile(scores, 0.9, interpolated=True) == pytest.approx(22.5)
+    assert conformal_quantile(scores, 0.9) == 23.0
+    assert conformal_quantile(scores[:19], 0.9, interpolated=True) == conformal_quantile(scores[:19], 0.9) == 18.0
+
+
+def test_interpolated_groups_and_weights_take_the_place_between_two_scores() -> None:
+    # Sums of shares of 3 are 0.5, 1, 2 and 3 with the fresh one; 0.6 * 3 = 1.8 is eight tenths of the way to the third.
+    assert group_quantile([[1.0, 2.0], [3.0]], 0.6, interpolated=True) == pytest.approx(2.8)
+    found = weighted_quantile([1.0, 2.0], [1.0, 1.0], 0.6, own_weight=[0.0, 1.0, 9.0], interpolated=True)
+    assert found == pytest.approx([1.2, 1.8, np.inf])
+    assert weighted_quantile([5.0], [1.0], 0.2, interpolated=True) == 5.0
+
+
+def test_interpolated_quantile_covers_the_stated_share_of_falling_densities() -> None:
+    generator = np.random.default_rng(10)
+    scores = np.abs(generator.normal(size=(10000, 25)))
+    hits = [row[24] <= conformal_quantile(row[:24], 0.9, interpolated=True) for row in scores]
+    # At least 0.9 and at most 23/25 = 0.92; four standard errors are 0.012.
+    assert 0.9 - 0.012 <= np.mean(hits) <= 0.92
+
+
+def test_pass_shifts_are_what_items_have_in_common() -> None:
+    assert pass_shifts([[0.0, 0.1, 0.3], [5.0, 5.1, 5.3], [1.0, 1.1]]).tolist() == pytest.approx([-0.1, 0.0, 0.2])
+
+
+def test_session_scores_put_each_items_median_under_each_shift() -> None:
+    scores = session_scores([[0.0, 0.1, 0.3], [-5.0, -4.9, -4.7], [1.0, 1.1, 1.3]])
+    assert [row.tolist() for row in scores] == [
+        pytest.approx([0.0, 0.1, 0.3]),
+        pytest.approx([5.0, 4.9, 4.7]),
+        pytest.approx([1.0, 1.1, 1.3]),
+    ]
+
+
+def test_session_scores_cover_the_median_of_a_fresh_item_in_a_shifted_session() -> None:
+    generator = np.random.default_rng(11)
+    hits, plain = [], []
+    for _ in range(600):
+        model, noise = generator.normal(size=31), 0.5 * generator.standard_t(3, size=(31, 5))
+        shift = generator.normal(size=6)
+        errors = model[:30, None] + noise[:30] + shift[:5]
+        # The shift common to the whole first session is part of what its own centres say.
+        errors -= np.median(shift[:5])
+        fresh = abs(model[30] + np.median(noise[30]) + shift[5] - np.median(shift[:5]))
+        hits.append(fresh <= group_quantile(session_scores(errors), 0.9, interpolated=True))
+        plain.append(fresh <= conformal_quantile(np.abs(np.median(errors, axis=1)), 0.9, interpolated=True))
+    # Four standard errors of 600 are 0.05.
+    assert np.mean(hits) >= 0.9 - 0.05
+    assert np.mean(plain) < 0.85
+
+
+def test_error_parts_are_found_again() -> None:
+    generator = np.random.default_rng(12)
+    model, shift = 0.04 * generator.normal(size=4000), 0.03 * generator.normal(size=40)
+    errors = model[:, None] + shift + 0.02 * generator.normal(size=(4000, 40))
+    found = error_parts(list(errors))
+    assert found is not None
+    assert found.repeat_ratio == pytest.approx(0.02, rel=0.02)
+    assert found.model_ratio == pytest.approx(0.04, rel=0.06)
+    assert found.shift_ratio == pytest.approx(0.03, rel=0.4)  # of 40 passes only
+    assert error_parts([[0.1], [0.2, 0.3]]) is None
