@@ -3,10 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# Ray's native code has ended the test process without an error, each time in the last of these tests; so they have
-# processes of their own, and the last three tries: a real failure fails each time.
-RAY_TESTS := tests/search/test_executors.py
-RAY_LAST := $(RAY_TESTS)::test_search_on_ray_writes_the_journal_of_a_serial_one
 
 .PHONY: demo test lint install clean
 
@@ -27,9 +23,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --ignore=$(RAY_TESTS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_TESTS) --deselect $(RAY_LAST)
-	for try in 1 2 3; do OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY_LAST) && exit 0; done; exit 1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

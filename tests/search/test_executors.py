@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +44,34 @@ def test_ray_options_are_checked(wrong: dict[str, int]) -> None:
 def ray_executor() -> Iterator[RayExecutor]:
     with RayExecutor(workers=2, retries=2) as executor:
         yield executor
+
+
+GIVE_UP_OFTEN = """
+import sys
+from random import Random
+from time import sleep
+
+from nas.search.executors.ray_cluster import RayExecutor
+
+random = Random(0)
+with RayExecutor(address=sys.argv[1]) as executor:
+    for _ in range(100):
+        results = executor.map(sleep, [random.uniform(0.0, 0.004) for _ in range(4)])
+        next(results)
+        del results
+print("alive")
+"""
+
+
+@pytest.mark.slow
+def test_giving_up_unfinished_items_leaves_the_process_alive(ray_executor: RayExecutor) -> None:
+    import ray
+
+    assert ray_executor is not None
+    arguments = [sys.executable, "-c", GIVE_UP_OFTEN, ray.get_runtime_context().gcs_address]
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.endswith("alive\n")
 
 
 @pytest.mark.slow

@@ -2,12 +2,19 @@
 
 ray is imported inside the functions: it takes a second to load and most searches do without. Work travels to the
 workers in Ray's object store; nothing of it is written to a file of ours.
+
+Tasks are never cancelled: when a task ends while it is cancelled, Ray's native code ends the whole driver process with
+exit code 1 and no message (seen with Ray 2.60, "Tried to complete task that was not pending"; ray-project/ray#54798
+describes that race). Instead only ``TASKS_PER_SLOT`` times as many tasks are under way as can run, so that little is
+left behind when a caller gives up.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.core.errors import UnavailableError
@@ -21,6 +28,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
+
+# While one task runs the next waits at its worker, and a cluster that grows on demand sees that it should.
+TASKS_PER_SLOT = 2
 
 
 class RayExecutor:
@@ -72,7 +82,7 @@ class RayExecutor:
         """Start or join Ray now.
 
         Raises:
-            UnavailableError: There is no cluster at the address, or Ray cannot start.
+            UnavailableError: There is no cluster at the address, or Ray cannot start (in time).
         """
         self._start()
         return self
@@ -98,12 +108,16 @@ class RayExecutor:
             return
         arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self._address is None:
-            arguments |= {"num_cpus": self._workers or os.cpu_count() or 1, "include_dashboard": False}
+            arguments |= {
+                "address": "local",  # left out, Ray joins any cluster it finds and then refuses num_cpus
+                "num_cpus": self._workers or os.cpu_count() or 1,
+                "include_dashboard": False,
+            }
         else:
             arguments["address"] = self._address
         try:
             ray.init(**arguments)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises a bare Exception when a start times out
             where = "Ray does not start here" if self._address is None else f"no Ray cluster at {self._address!r}"
             raise UnavailableError(
                 f"{where}: {error}", hint="check search.executor, or use the serial executor"
@@ -113,41 +127,73 @@ class RayExecutor:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
         """Yield results in item order; items whose worker died on every try yield a ``WorkerFailure``.
 
+        When the caller stops iterating, tasks under way run on until they are done or Ray is shut down.
+
         Raises:
-            UnavailableError: Ray cannot start.
+            UnavailableError: Ray cannot start, or was lost.
             Exception: Whatever ``function`` raised on a worker, as its own type.
         """
-        import ray
+        from ray.exceptions import RayError, RayTaskError
 
         self._start()
+        try:
+            yield from self._map(function, items)
+        except RayTaskError:  # also of the function's own type
+            raise
+        except (RayError, ConnectionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UnavailableError(
+                f"Ray was lost: {type(error).__name__}: {reason}",
+                hint="run the same command again: what was finished is kept",
+            ) from error
+
+    def _map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
+        import ray
+
         size = self._items_per_task
-        chunks = [items[at : at + size] for at in range(0, len(items), size)]
+        chunks = (items[at : at + size] for at in range(0, len(items), size))
         options = {"max_retries": self._retries, "retry_exceptions": False, **self._resources}
         task: Any = ray.remote(_run_chunk).options(**options)
         shared = ray.put(function)
-        waiting = [task.remote(shared, chunk) for chunk in chunks]
-        try:
-            for reference, chunk in zip(list(waiting), chunks, strict=True):
+        submitted: deque[tuple[Any, Sequence[T]]] = deque()
+        running: list[Any] = []
+        while True:
+            room = max(0, TASKS_PER_SLOT * self._slots() - len(running))
+            new = [(task.remote(shared, chunk), chunk) for chunk in islice(chunks, room)]
+            submitted.extend(new)
+            running.extend(reference for reference, _ in new)
+            if not submitted:
+                return
+            reference, chunk = submitted[0]
+            if reference in running:
+                _, running = ray.wait(running)
+            else:
+                submitted.popleft()
                 yield from self._results(reference, chunk)
-                waiting.remove(reference)
-        finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
+
+    def _slots(self) -> int:
+        """Tasks that the cluster can run at once; it may have grown, shrunk or be empty for now."""
+        import ray
+
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
+        reserved = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        return max(1, min((int(resources.get(name, 0.0) / need) for name, need in reserved.items() if need), default=1))
 
     def _results(self, reference: Any, chunk: Sequence[T]) -> Iterator[Any]:
         import ray
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+        from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
         try:
-            yield from ray.get(reference)
+            results = ray.get(reference)
         except RayTaskError as error:
             cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
             raise cause from None
-        except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
+        except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
             tries = self._retries + 1
             message = f"{type(error).__name__}: the worker died in each of {tries} tries"
             logger.warning("%s, %d candidates lost", message, len(chunk))
-            yield from (WorkerFailure(message=message) for _ in chunk)
+            results = [WorkerFailure(message=message) for _ in chunk]
+        yield from results
 
 
 def _run_chunk(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
