@@ -12,7 +12,14 @@ from latency_models.planning import choose_networks, distinct_blocks
 from latency_models.predictors.block_table import CalibratedPredictor
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import CostPredictor, predict
-from latency_models.profiles import append_record, call_label, generation_label, read_profile
+from latency_models.profiles import (
+    ProfileReading,
+    append_record,
+    call_label,
+    generation_label,
+    read_profile,
+    scan_profile,
+)
 from latency_models.storage import load_predictor, save_predictor
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "DeviceSpec",
     "MeasurementJob",
     "MeasurementPlan",
+    "ProfileReading",
     "RooflinePredictor",
     "Scores",
     "append_record",
@@ -44,4 +52,5 @@ __all__ = [
     "predict",
     "read_profile",
     "save_predictor",
+    "scan_profile",
 ]

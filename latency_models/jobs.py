@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas.core.architecture import Architecture
 from nas.core.profile import Level
+from nas.core.workload import BlockSpec
 
 if TYPE_CHECKING:
     from nas.core.cost import Origin
@@ -19,13 +21,16 @@ Prepared = tuple[Callable[..., Any], tuple[Any, ...]]
 class MeasurementJob:
     """One thing to measure.
 
-    ``subject`` is a block's signature or an architecture's digest. ``make`` builds the callable and its arguments; it
-    is called right before measuring, so that only one job's weights are held at a time.
+    ``subject`` is a block's signature or an architecture's digest; ``block`` or ``architecture`` is what it stands for,
+    and goes into the record. ``make`` builds the callable and its arguments; it is called right before measuring, so
+    that only one job's weights are held at a time.
     """
 
     subject: str
     level: Level
     make: Callable[[], Prepared]
+    architecture: Architecture | None = None
+    block: BlockSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

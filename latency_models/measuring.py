@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from latency_models.profiles import append_record, read_profile
+from latency_models.profiles import append_record, scan_profile
 from latency_models.summaries import anchor_reference, drift_ratio, steady_samples_ms
 from nas.core.errors import MeasurementError, ProfileError, UnavailableError
 from nas.core.profile import ProfileSet
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
 
 _log = logging.getLogger(__name__)
+_HINT = "profile again in a new run directory; measurements do not carry over"
 
 
 def measure_all(
@@ -68,16 +69,28 @@ def measure_all(
 
 
 def _earlier(path: Path, plan: MeasurementPlan, device: DeviceInfo) -> ProfileSet:
-    profiles = read_profile(path, scenario=plan.scenario, device=device.name)
-    for record in profiles.records:
-        for name in ("chip", "threads", "software"):
-            before, now = getattr(record.device, name), getattr(device, name)
-            if before != now:
+    reading = scan_profile(path)
+    for line in reading.lines():
+        _log.warning("%s", line)
+    now = {"chip": device.chip, "threads": device.threads, "software": device.software}
+    for record in reading.profiles.records:
+        for name, before, wanted in (
+            ("scenario", record.scenario, plan.scenario),
+            ("device", record.device.name, device.name),
+        ):
+            if before != wanted:
                 raise ProfileError(
-                    f"{path}: {record.subject!r} was measured with {name} {before!r}, this machine has {now!r}",
-                    hint="profile again in a new run directory; measurements do not carry over",
+                    f"{path}: {record.subject!r} was measured for {name} {before!r}, this run is for {wanted!r}",
+                    hint=_HINT,
                 )
-    return profiles
+        for name, value in now.items():
+            before = getattr(record.device, name)
+            if before != value:
+                raise ProfileError(
+                    f"{path}: {record.subject!r} was measured with {name} {before!r}, this machine has {value!r}",
+                    hint=_HINT,
+                )
+    return reading.profiles
 
 
 def _check(backend: DeviceBackend, jobs: Sequence[MeasurementJob]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.core.errors import InputError, ProfileError
+from latency_models.record_checks import Located, check_records, problem_text
+from nas.core.errors import InputError, Problem, ProfileError
 from nas.core.files import JsonLines
 from nas.core.profile import ProfileRecord, ProfileSet
 from nas.core.schema import check_schema, from_data, to_data, with_schema
@@ -55,27 +58,66 @@ def parse_record(data: Any, *, where: str) -> ProfileRecord:
     return from_data(ProfileRecord, check_schema(data, "profile_record", _VERSION, where=where), where=where)
 
 
-def read_profile(path: Path, *, scenario: str | None = None, device: str | None = None) -> ProfileSet:
-    """Read a profile file; a missing file is an empty set.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileReading:
+    """What a profile file holds: usable records, faults of lines that were left out, warnings about kept ones."""
+
+    profiles: ProfileSet
+    dropped: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+    def lines(self) -> list[str]:
+        """Return every fault and warning as a line for people."""
+        left_out = [f"{problem_text(problem)}; left out" for problem in self.dropped]
+        return left_out + [problem_text(problem) for problem in self.warnings]
+
+
+def scan_profile(path: Path, *, scenario: str | None = None, device: str | None = None) -> ProfileReading:
+    """Read a profile file and keep what can be used; a missing file is empty.
 
     Args:
         path: JSON Lines file that ``append_record`` wrote; an unfinished last line is ignored.
-        scenario: The ``call_label`` that every record must have, or None for any.
-        device: The device name that every record must have, or None for any.
+        scenario: The ``call_label`` that a record must have, or None for any.
+        device: The device name that a record must have, or None for any.
+    """
+    located: list[Located] = []
+    dropped: list[Problem] = []
+    for line, data, fault in _numbered(path):
+        if fault:
+            dropped.append(Problem(message=fault, file=str(path), line=line))
+            continue
+        try:
+            item = Located(record=parse_record(data, where="record"), file=str(path), line=line)
+        except InputError as error:
+            dropped.append(Problem(message=error.message, file=str(path), line=line))
+            continue
+        unlike = _unlike(item.record, scenario=scenario, device=device)
+        if unlike:
+            dropped.append(item.problem(unlike))
+        else:
+            located.append(item)
+    checked = check_records(located)
+    faults = sorted([*dropped, *checked.dropped], key=lambda problem: problem.line or 0)
+    return ProfileReading(
+        profiles=ProfileSet(records=tuple(item.record for item in checked.kept)),
+        dropped=tuple(faults),
+        warnings=checked.warnings,
+    )
+
+
+def read_profile(path: Path, *, scenario: str | None = None, device: str | None = None) -> ProfileSet:
+    """Read a profile file in which every line must be usable; see ``scan_profile``.
 
     Raises:
-        ProfileError: A record is damaged, or of another scenario or device; the message names file and line.
+        ProfileError: Records are damaged, of another scenario or device, repeated or in mixed units; the message names
+            file and lines of the first, ``problems`` has all.
     """
-    records = []
-    for line, data in _numbered(path):
-        where = f"{path}: line {line}"
-        try:
-            record = parse_record(data, where=where)
-        except InputError as error:
-            raise ProfileError(error.message, hint="remove that line to go on without it") from error
-        _check_same(record, scenario=scenario, device=device, where=where)
-        records.append(record)
-    return ProfileSet(records=tuple(records))
+    reading = scan_profile(path, scenario=scenario, device=device)
+    if reading.dropped:
+        shown = "; ".join(problem_text(problem) for problem in reading.dropped[:5])
+        more = f"; and {len(reading.dropped) - 5} more" if len(reading.dropped) > 5 else ""
+        raise ProfileError(shown + more, hint="remove those lines to go on without them", problems=reading.dropped)
+    return reading.profiles
 
 
 def single_device(profiles: ProfileSet) -> str:
@@ -100,24 +142,26 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        records = JsonLines(path).read()
-    except InputError as error:
-        raise ProfileError(error.message, hint=error.hint) from error
-    if not records:
+def _numbered(path: Path) -> Iterator[tuple[int, Any, str]]:
+    """Yield line number, data and fault of every line that is not empty; a torn last line is left out."""
+    if not path.exists():
         return
-    lines = [number for number, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line]
-    yield from zip(lines, records, strict=False)  # the torn last line, if any, has no record
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            yield number, json.loads(line), ""
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if number < len(lines):
+                yield number, None, f"damaged record: {error}"
 
 
-def _check_same(record: ProfileRecord, *, scenario: str | None, device: str | None, where: str) -> None:
+def _unlike(record: ProfileRecord, *, scenario: str | None, device: str | None) -> str:
     for name, found, expected in (
         ("scenario", record.scenario, scenario),
         ("device", record.device.name, device),
     ):
         if expected is not None and found != expected:
-            raise ProfileError(
-                f"{where}: {record.subject!r} was measured for {name} {found!r}, this run is for {expected!r}",
-                hint="profile again in a new run directory; measurements do not carry over",
-            )
+            return f"{record.subject!r} was measured for {name} {found!r}, this run is for {expected!r}"
+    return ""

@@ -133,6 +133,8 @@ class SimulatedPhone:
         return ProfileRecord(
             subject=job.subject,
             level=job.level,
+            architecture=job.architecture,
+            block=job.block,
             scenario=plan.scenario,
             device=self.describe(),
             samples_ms=tuple(truth * (1.0 + slow) * wobble for slow, wobble in zip(slow_start, noise, strict=True)),

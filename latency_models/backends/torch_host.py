@@ -104,6 +104,8 @@ class TorchHostBackend:
         return ProfileRecord(
             subject=job.subject,
             level=job.level,
+            architecture=job.architecture,
+            block=job.block,
             scenario=plan.scenario,
             device=self.describe(),
             samples_ms=tuple(samples),

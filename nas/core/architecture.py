@@ -79,6 +79,27 @@ class Architecture(Mapping[str, ChoiceValue]):
         """The first 16 hex digits of the SHA-256 of the canonical JSON."""
         return sha256_text(canonical_json(self.to_dict()))[:16]
 
+    @property
+    def text(self) -> str:
+        """One line for tables and job lists: ``tiny/1 mid.kind=conv1d mid.kernel=3``; ``from_text`` reads it."""
+        return " ".join([self.space, *(f"{name}={value}" for name, value in self.choices)])
+
+    @classmethod
+    def from_text(cls, text: str) -> Architecture:
+        """Rebuild from ``text``.
+
+        Raises:
+            ValueError: It does not begin with ``space/version``, or a part is not ``name=value``.
+        """
+        space, *parts = text.split()
+        if "/" not in space:
+            raise ValueError(f"an architecture's text begins with its space and version, as in 'tiny/1', got {space!r}")
+        pairs = [part.partition("=") for part in parts]
+        broken = [name for name, equals, value in pairs if not (name and equals and value)]
+        if broken:
+            raise ValueError(f"an architecture's text is 'space/version name=value …', got {broken[0]!r}")
+        return cls(space, {name: _value(value) for name, _, value in pairs})
+
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"space": …, "choices": {…}}``."""
         return {"space": self.space, "choices": dict(self.choices)}
@@ -100,3 +121,15 @@ class Architecture(Mapping[str, ChoiceValue]):
             return cls.from_dict(value)
 
         return core_schema.no_info_plain_validator_function(read)
+
+
+def _value(text: str) -> ChoiceValue:
+    """Read a value as ``str`` printed it: whole numbers, then others, then text."""
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if str(number) == text:
+            return number
+    return text

@@ -1,14 +1,74 @@
-"""Numbers as people read them: two or three significant digits, a unit, and the interval where there is one."""
+"""Numbers as people read them, and as they come: units converted by name, results printed with two or three digits."""
 
 from __future__ import annotations
 
-from math import floor, log10
+import re
+from math import floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas.core.cost import Interval
 
 ABSENT = "—"
+
+# Factors to milliseconds, and to MB of 1e6 bytes. A bare "K", "M" or "G" is left out: it may mean either size.
+TIME_UNITS: dict[str, float] = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4}
+MEMORY_UNITS: dict[str, float] = {
+    "bytes": 1e-6,
+    "kB": 1e-3,
+    "KiB": 1024 / 1e6,
+    "MB": 1.0,
+    "MiB": 1024**2 / 1e6,
+    "GB": 1e3,
+    "GiB": 1024**3 / 1e6,
+}
+_SPELLINGS = {
+    "b": "bytes", "byte": "bytes", "kb": "kB", "kib": "KiB", "mb": "MB", "mib": "MiB", "gb": "GB", "gib": "GiB",
+    "sec": "s", "second": "s", "seconds": "s", "msec": "ms", "millisecond": "ms", "milliseconds": "ms",
+    "microsecond": "us", "microseconds": "us", "μs": "us", "nanosecond": "ns", "nanoseconds": "ns", "minutes": "min",
+}  # fmt: skip
+_QUANTITY = re.compile(r"\s*~?([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([^\W\d_]*)\s*")
+
+
+def milliseconds(value: float, unit: str) -> float:
+    """Return a time of ``unit`` in ms.
+
+    Raises:
+        ValueError: The unit is not one of ``TIME_UNITS``.
+    """
+    return value * _factor(unit, TIME_UNITS, "time")
+
+
+def megabytes(value: float, unit: str) -> float:
+    """Return a size of ``unit`` in MB (1e6 bytes); MiB and GiB are powers of 1024.
+
+    Raises:
+        ValueError: The unit is not one of ``MEMORY_UNITS``.
+    """
+    return value * _factor(unit, MEMORY_UNITS, "memory")
+
+
+def quantity(text: str) -> tuple[float, str]:
+    """Split ``75.6 ms`` into number and unit; the unit is empty where there is none, as in ``3,442``.
+
+    Raises:
+        ValueError: It is no number with at most one unit behind it.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None or not match[1]:
+        raise ValueError(f"must be a number, with or without a unit, got {text!r}")
+    number = float(match[1].replace(",", ""))
+    if not isfinite(number):
+        raise ValueError(f"must be finite, got {text!r}")
+    return number, match[2]
+
+
+def _factor(unit: str, known: dict[str, float], kind: str) -> float:
+    name = unit.strip()
+    name = name if name in known else _SPELLINGS.get(name.lower(), name.lower())
+    if name not in known:
+        raise ValueError(f"unknown {kind} unit {unit!r}; known are {', '.join(known)}")
+    return known[name]
 
 
 def significant(value: float, digits: int = 3) -> str:

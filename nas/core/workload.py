@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import prod
+
+_SIGNATURE = re.compile(r"(\w+)\(((?:\s*\w+=-?\d+\s*(?:,|(?=\))))*)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,19 @@ class BlockSpec:
         """Canonical text, the key of lookup tables: ``resnet(frames=8,height=4,…)``."""
         inside = ",".join(f"{name}={value}" for name, value in self.options)
         return f"{self.kind}({inside})"
+
+    @staticmethod
+    def parse(signature: str) -> BlockSpec:
+        """Rebuild a spec from its ``signature``.
+
+        Raises:
+            ValueError: The text is not ``kind(name=number,…)``.
+        """
+        match = _SIGNATURE.fullmatch(signature.strip())
+        if match is None:
+            raise ValueError(f"a block is written 'kind(name=number,…)', got {signature!r}")
+        pairs = [pair.split("=") for pair in match[2].split(",") if pair]
+        return BlockSpec.of(match[1], **{name.strip(): int(value) for name, value in pairs})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def block_job(spec: BlockSpec, scenario: Scenario, device: str) -> MeasurementJob:
     """Return the job that measures one block."""
-    return MeasurementJob(subject=spec.signature, level="block", make=partial(_make_block, spec, scenario, device))
+    return MeasurementJob(
+        subject=spec.signature, level="block", make=partial(_make_block, spec, scenario, device), block=spec
+    )
 
 
 def network_jobs(
@@ -30,6 +32,7 @@ def network_jobs(
             subject=architecture.digest,
             level="network",
             make=partial(_make_network, space, architecture, scenario, device),
+            architecture=architecture,
         )
         for architecture in architectures
     ]

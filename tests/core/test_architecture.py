@@ -47,3 +47,22 @@ def test_an_architecture_cannot_be_changed() -> None:
 def test_a_choice_needs_distinct_values(values: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"has no values|repeats a value"):
         ChoiceSpec(name="kind", values=values)
+
+
+WORDS = st.text(alphabet="abc.", min_size=1)
+
+
+@given(
+    choices=st.dictionaries(WORDS, st.one_of(st.integers(), WORDS, st.floats(allow_nan=False, allow_infinity=False)))
+)
+def test_text_round_trip_keeps_the_digest(choices: dict[str, str | int | float]) -> None:
+    architecture = Architecture("space/1", choices)
+    assert Architecture.from_text(architecture.text).digest == architecture.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("tiny a=1", "begins with its space and version"), ("tiny/1 a= b", "got 'a'")]
+)
+def test_text_that_is_no_architecture_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_text(text)

@@ -1,7 +1,18 @@
 import pytest
 
 from nas.core.cost import Interval
-from nas.core.units import count, duration, latency, latency_with_interval, memory, ratio, significant
+from nas.core.units import (
+    count,
+    duration,
+    latency,
+    latency_with_interval,
+    megabytes,
+    memory,
+    milliseconds,
+    quantity,
+    ratio,
+    significant,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +65,52 @@ def test_duration_picks_its_unit(value: float, text: str) -> None:
 def test_interval_is_in_the_unit_of_its_value() -> None:
     text = latency_with_interval(4100.0, Interval(low=3800.0, high=4400.0, coverage=0.9), "predicted")
     assert text == "4.10 s (3.80–4.40, 90 %, predicted)"  # noqa: RUF001  # a range's dash
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "time_ms"),
+    [(2.0, "s", 2000.0), (3.0, "ms", 3.0), (5.0, "us", 0.005), (7e6, "ns", 7.0), (1.5, "µs", 0.0015), (2, "MSEC", 2.0)],
+)
+def test_times_convert_by_their_unit(value: float, unit: str, time_ms: float) -> None:
+    assert milliseconds(value, unit) == pytest.approx(time_ms, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "size_mb"),
+    [
+        (5e6, "bytes", 5.0),
+        (1.0, "MiB", 1.048576),
+        (2.0, "GB", 2000.0),
+        (1, "GiB", 1073.741824),
+        (55266.424, "kB", 55.266424),
+    ],
+)
+def test_sizes_convert_by_their_unit(value: float, unit: str, size_mb: float) -> None:
+    assert megabytes(value, unit) == pytest.approx(size_mb, rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["", "m", "MB", "it/s"])
+def test_a_unit_that_is_no_time_is_refused(unit: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown time unit '{unit}'; known are ns, us"):
+        milliseconds(1.0, unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "unit"),
+    [
+        ("75.6 ms", 75.6, "ms"),
+        ("3,442 MB", 3442.0, "MB"),
+        ("12", 12.0, ""),
+        (" ~50 ", 50.0, ""),
+        ("1e-3s", 0.001, "s"),
+        ("-4 µs", -4.0, "µs"),
+    ],
+)
+def test_a_quantity_splits_into_number_and_unit(text: str, number: float, unit: str) -> None:
+    assert quantity(text) == (number, unit)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "32 to 36", "3,44 MB", "inf", "1.2.3", "5 ms ms"])
+def test_what_is_no_single_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        quantity(text)

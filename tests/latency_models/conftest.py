@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import count, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DEVICE = DeviceInfo(
     name="host-cpu", chip="test", compute_unit="cpu", threads=1, memory_mb=1e4, os_build="os", software="torch 0"
 )
+
+
+_CALLS = count()
 
 
 class Builder:
@@ -154,7 +157,9 @@ class CountingBackend:
         if self.fail_at is not None and len(self.calls) >= self.fail_at:
             raise RuntimeError("device lost")
         self.calls.append((job.subject, memory))
-        return make_record(job.subject, level=job.level, scenario=plan.scenario, memory_mb=1.0 if memory else None)
+        moment = f"call {next(_CALLS)}"
+        memory_mb = 1.0 if memory else None
+        return make_record(job.subject, level=job.level, scenario=plan.scenario, memory_mb=memory_mb, taken_at=moment)
 
 
 def make_record(subject: str = "net", **changes: Any) -> ProfileRecord:

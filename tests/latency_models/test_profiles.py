@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from latency_models.profiles import (
     generation_label,
     read_profile,
     record_data,
+    scan_profile,
     single_device,
 )
 from nas.core.errors import ProfileError
 from nas.core.files import JsonLines
 from nas.core.profile import PlannedOperation, ProfileSet
+from tests.latency_models.conftest import DEVICE
 
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
@@ -102,5 +105,32 @@ def test_records_of_the_first_version_still_load() -> None:
 def test_a_record_of_a_later_version_is_refused(tmp_path: Path, record: Any) -> None:
     path = tmp_path / "records.jsonl"
     JsonLines(path).append({**record_data(record()), "schema": "nas/profile_record/9"})
-    with pytest.raises(ProfileError, match=r"line 1: schema is 'nas/profile_record/9'"):
+    with pytest.raises(ProfileError, match=r"line 1: record: schema is 'nas/profile_record/9'"):
         read_profile(path)
+
+
+def test_faulty_lines_are_named_and_the_rest_is_kept(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record("a", taken_at="1"))
+    with path.open("ab") as stream:
+        stream.write(b'{"torn": \n')
+    JsonLines(path).append({**record_data(record("b")), "samples_ms": [1.0, 0.0]})
+    append_record(path, record("c", device=replace(DEVICE, name="iphone15_pro")))
+    append_record(path, record("d", taken_at="2"))
+    reading = scan_profile(path, device="host-cpu")
+    assert [item.subject for item in reading.profiles.records] == ["a", "d"]
+    assert [problem.line for problem in reading.dropped] == [2, 3, 4]
+    assert "damaged record" in reading.dropped[0].message
+    assert "above 0 ms, got 0.0" in reading.dropped[1].message
+    assert reading.lines()[2] == (
+        f"{path}: line 4: 'c' was measured for device 'iphone15_pro', this run is for 'host-cpu'; left out"
+    )
+
+
+def test_strict_reading_names_every_faulty_line(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    for number in range(7):
+        append_record(path, record(f"net{number}", scenario="other"))
+    with pytest.raises(ProfileError, match=r"line 1: .*line 5: .*; and 2 more") as caught:
+        read_profile(path, scenario="mine")
+    assert [problem.line for problem in caught.value.problems] == list(range(1, 8))
