@@ -198,11 +198,11 @@ def _accuracy(name: str, archs: pd.DataFrame) -> np.ndarray | None:
 
 
 def _twins(archs: pd.DataFrame) -> np.ndarray:
-    operations = live_operations(archs[list(NB201_EDGES)].to_numpy(dtype=np.int64))
-    whole = np.flatnonzero(operations.any(axis=1) & (archs["e12"].to_numpy() == 0))
-    raw = archs[list(NB201_EDGES)].to_numpy(dtype=np.int64)
-    row_of = {tuple(cell): row for row, cell in enumerate(raw.tolist())}
-    mirrored = mirror_cells(raw[whole]).tolist()
+    """Return pairs of mirrored cells without dead branches, which compilers may treat by their place."""
+    built = archs[list(NB201_EDGES)].to_numpy(dtype=np.int64)
+    whole = np.flatnonzero((live_operations(built) == built).all(axis=1) & built.any(axis=1) & (built[:, 2] == 0))
+    row_of = {tuple(cell): row for row, cell in enumerate(built.tolist())}
+    mirrored = mirror_cells(built[whole]).tolist()
     pairs = [(row, row_of.get(tuple(cell), -1)) for row, cell in zip(whole.tolist(), mirrored, strict=True)]
     return np.array([pair for pair in pairs if pair[0] < pair[1]], dtype=int).reshape(-1, 2)
 

@@ -58,9 +58,16 @@ def test_cell_without_path_is_not_usable() -> None:
     assert features.usable.tolist() == [False, True]
 
 
-def test_twin_cells_have_equal_features() -> None:
+def test_twin_cells_have_equal_aggregates() -> None:
     features = featurise("nb201", nb201([3, 2, 0, 1, 4, 1], [2, 3, 0, 1, 1, 4]), file="made.parquet")
-    assert (features.matrix[0] == features.matrix[1]).all()
+    assert (features.aggregates[0] == features.aggregates[1]).all()
+
+
+def test_dead_branch_is_told_apart_from_none_and_from_live() -> None:
+    dead, absent, live = [0, 1, 0, 1, 3, 1], [0, 1, 0, 1, 0, 1], [1, 1, 0, 1, 3, 1]
+    features = featurise("nb201", nb201(dead, absent, live), file="made.parquet")
+    assert features.work[0] == features.work[1] < features.work[2]
+    assert aggregate("nb201", nb201(dead, absent, live), "dead_conv3x3") == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ def test_dead_convolutions_do_no_work(cell: list[int], macs_m: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("longest_path", 2), ("shortest_path", 0), ("heaviest_path", 10), ("additions", 2), ("conv3x3", 2)],
+    [("longest_path", 2), ("shortest_path", 0), ("heaviest_path", 10), ("additions", 2), ("live_conv3x3", 2)],
 )
 def test_paths_through_a_cell(name: str, value: int) -> None:
     # 0-1 conv3x3, 1-2 conv1x1, 0-2 pool, 2-3 skip, 0-3 skip, 1-3 none; 0-2 joins 1-2, 2-3 joins 0-3
@@ -106,10 +113,10 @@ def test_active_layers_change_features() -> None:
     assert (features[0] != features[1]).any()
 
 
-def test_every_one_hot_row_names_each_decision_once(nb201_folder: Path) -> None:
+def test_one_hot_row_names_each_edge_as_built_and_live(nb201_folder: Path) -> None:
     space = load_space("nb201", [nb201_folder])
     assert space is not None
-    assert set(space.features.one_hot.sum(axis=1)) == {6.0}
+    assert set(space.features.one_hot.sum(axis=1)) == {12.0}
 
 
 def test_folder_without_the_benchmark_gives_nothing(tmp_path: Path) -> None:
@@ -216,8 +223,8 @@ def test_file_that_is_no_table_is_named(nb201_folder: Path) -> None:
 
 
 def test_twins_are_pairs_of_mirrored_cells(nb201_folder: Path) -> None:
-    archs = nb201([3, 2, 0, 1, 4, 1], [2, 3, 0, 1, 1, 4], [3, 2, 1, 1, 4, 1], [3, 3, 0, 1, 1, 1])
-    archs.insert(0, "arch_idx", range(4))
+    archs = nb201([3, 2, 0, 1, 4, 1], [2, 3, 0, 1, 1, 4], [3, 2, 1, 1, 4, 1], [3, 2, 0, 1, 0, 1], [2, 3, 0, 1, 1, 0])
+    archs.insert(0, "arch_idx", range(5))
     archs.to_parquet(nb201_folder / "nb201_archs.parquet")
     space = load_space("nb201", [nb201_folder])
     assert space is not None
