@@ -1,0 +1,72 @@
+"""The population of covariances seen on source devices: the prior for the covariance of a new device.
+
+Every source device plays the new one in turn. Its covariance, with the others as sources, is fitted on a few hundred of
+its measurements; a new device with a handful then only has to say which of these it resembles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latency_models.transfer.kernels import NAMES, Coordinates, log_likelihood, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# Centre and spread of log hyperparameters before any device is seen: log latency varies by a tenth to a half, most of
+# it shared; the spread of 1.5 is a factor of 20 both ways at two standard deviations.
+_CENTRE = np.log(np.array([0.05, 0.01, 0.01, 0.01, 0.001, 2.0, 4.0]))
+_SPREAD = np.array([1.5, 1.5, 1.5, 1.5, 1.5, 0.7, 0.7])
+_BOUND = 4.0  # spreads either side of the centre
+_PSEUDO_DEVICES = 3.0  # weight of that prior against the source devices, in devices
+_DRAWS = 64
+
+
+def fit_covariance(
+    at: Coordinates,
+    log_latency: NDArray[np.float64],
+    *,
+    centre: NDArray[np.float64] = _CENTRE,
+    spread: NDArray[np.float64] = _SPREAD,
+) -> NDArray[np.float64]:
+    """Return the log hyperparameters of highest posterior density for one device.
+
+    Args:
+        at: Where the measured networks lie.
+        log_latency: (n,) natural logarithms of milliseconds.
+        centre: Mean of the normal prior of the log hyperparameters.
+        spread: Its standard deviations.
+    """
+    from scipy.optimize import minimize
+
+    mixed = parts(at, at)
+    target = log_latency - log_latency.mean()
+
+    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = log_likelihood(theta, mixed, target)
+        offset = (theta - centre) / spread
+        return -value + 0.5 * float(offset @ offset), -gradient + offset / spread
+
+    bounds = list(zip(centre - _BOUND * spread, centre + _BOUND * spread, strict=True))
+    found = minimize(objective, centre, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 80})
+    return np.asarray(found.x, dtype=float)
+
+
+def spread_population(
+    fitted: Sequence[NDArray[np.float64]], *, rng: np.random.Generator, draws: int = _DRAWS
+) -> NDArray[np.float64]:
+    """Return equally likely hyperparameter vectors, (P, 7): those fitted, and draws from a normal around them.
+
+    Mean and covariance are shrunk towards the prior before any device, which weighs as much as three devices.
+    """
+    seen = np.array(fitted).reshape(-1, len(NAMES))
+    count = len(seen)
+    mean = (seen.sum(axis=0) + _PSEUDO_DEVICES * _CENTRE) / (count + _PSEUDO_DEVICES)
+    offsets = seen - mean
+    covariance = (offsets.T @ offsets + _PSEUDO_DEVICES * np.diag(_SPREAD**2)) / (count + _PSEUDO_DEVICES)
+    drawn = rng.multivariate_normal(mean, covariance, size=draws)
+    return np.vstack([seen, np.clip(drawn, _CENTRE - _BOUND * _SPREAD, _CENTRE + _BOUND * _SPREAD)])
