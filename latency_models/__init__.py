@@ -8,7 +8,7 @@ from latency_models.devices import get as device
 from latency_models.devices import names as device_names
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
-from latency_models.planning import choose_networks, distinct_blocks
+from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
 from latency_models.predictors.block_table import CalibratedPredictor
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import CostPredictor, predict
@@ -43,6 +43,7 @@ __all__ = [
     "choose_networks",
     "compare",
     "compile_cost_table",
+    "covering_architectures",
     "device",
     "device_names",
     "distinct_blocks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import exp
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,56 +14,75 @@ from latency_models.conformal import (
     group_held_out_coverage,
     group_quantile,
     held_out_coverage,
-    log_score,
     needed,
     ratio_interval,
     session_scores,
 )
-from latency_models.features import BlockFeatures, block_features
-from latency_models.fitting import NetworkRow, fit_latency, fit_memory
-from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor, TableEntry
-from latency_models.predictors.roofline import roofline_ms
+from latency_models.dataset import Dataset, build_dataset
+from latency_models.held_out import (
+    HeldOut,
+    MeasuredNetwork,
+    deal_folds,
+    hold_out,
+    latency_errors,
+    memory_scores,
+    with_latency,
+    with_memory,
+)
+from latency_models.observations import Observations, observe
+from latency_models.posterior import Posterior, add_networks, fit_blocks
+from latency_models.predictors.block_table import BlockRise, CalibratedModel, CalibratedPredictor
 from latency_models.pricing import IntervalRatios
-from latency_models.profiles import call_label, single_device
-from latency_models.reporting import CalibrationReport, ErrorSummary, NetworkResult, WorstBlock, summarise_errors
-from latency_models.summaries import Summary, anchor_reference, machine_swing_ratio, summarise_all
+from latency_models.profiles import call_label, shape_label, single_device
+from latency_models.reporting import (
+    CalibrationReport,
+    ErrorSummary,
+    NetworkResult,
+    PooledGroup,
+    WorstBlock,
+    summarise_errors,
+)
+from latency_models.summaries import machine_swing_ratio
+from nas.core.cost import ComputeUnit
 from nas.core.errors import ProfileError
 from nas.core.files import canonical_json, sha256_text
-from nas.core.rng import RandomStreams
 from nas.core.schema import to_data
-from nas.core.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from latency_models.devices import DeviceSpec
+    from latency_models.effects import Group
     from nas.core.profile import ProfileSet
     from nas.core.scenario import Scenario
+    from nas.core.workload import Workload
 
 __all__ = ["CalibrationOptions", "CalibrationReport", "calibrate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationOptions:
-    """Settings of a calibration: stated coverage, number of folds over networks, seed of the folds."""
+    """Settings of a calibration.
+
+    Attributes:
+        coverage: Stated coverage of the intervals.
+        folds: Number of folds over networks.
+        seed: Of the folds.
+        os_build: OS version to price; the most recent in the records if None.
+        compute_unit: Unit to price; the one that the scenario prefers if None, or the only one measured.
+    """
 
     coverage: float = 0.9
     folds: int = 8
     seed: int = 0
+    os_build: str | None = None
+    compute_unit: ComputeUnit | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.coverage < 1.0:
             raise ValueError(f"calibrate.coverage must lie in (0, 1), got {self.coverage}")
         if self.folds < 2:
             raise ValueError(f"calibrate.folds must be at least 2, got {self.folds}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Network:
-    summary: Summary
-    workload: Workload
-    row: NetworkRow
-    raw_activation_mb: float
 
 
 def calibrate(
@@ -72,41 +92,40 @@ def calibrate(
     device: DeviceSpec,
     options: CalibrationOptions | None = None,
 ) -> tuple[CalibratedPredictor, CalibrationReport]:
-    """Fit a block table with an additive correction, and state its error on held-out networks.
+    """Fit the hierarchical model of block and network times, and state its error on held-out networks.
 
     Args:
-        profiles: Records of one device and scenario: blocks by signature, networks by digest.
-        workloads: Workload of every measured network, by its subject.
-        scenario: Scenario the profiles were taken for.
+        profiles: Records of one device: blocks by signature, networks by digest; of one or several OS versions and
+            compute units, failed attempts included.
+        workloads: Workload of every measured network, by its subject; more of them make more blocks known.
+        scenario: Scenario the profiles were taken for; records on other compute units are of the same shapes.
         device: Device whose roofline prices blocks that were not measured.
-        options: Coverage and folds.
+        options: Coverage, folds, and what to price.
 
     Returns:
         The predictor fitted on all networks, and the report of its cross-validation: each network is predicted by a
         fit without it, and the residuals of those predictions set the interval.
 
     Raises:
-        ProfileError: Mixed devices, records of another scenario, no blocks, too few networks for the coverage, or a
+        ProfileError: Several devices, records of another scenario, no blocks, too few networks for the coverage, or a
             network without a workload.
     """
     options = options or CalibrationOptions()
     _check(profiles, workloads, scenario, options)
-    blocks = summarise_all(profiles.of_level("block"), reference=anchor_reference(profiles, "block"))
-    network_anchor = anchor_reference(profiles, "network")
-    features = _known_features(workloads)
-    base = _base_model(profiles, blocks, features, scenario=scenario, device=device, options=options)
-    networks = [
-        _network(summary, workloads[subject], base)
-        for subject, summary in summarise_all(profiles.of_level("network"), reference=network_anchor).items()
-    ]
-    folds = _folds(len(networks), options)
-    held_out = [
-        _fit(base, [net for i, net in enumerate(networks) if folds[i] != fold]) for fold in range(max(folds) + 1)
-    ]
-    predicted = [_call(held_out[folds[index]], network.workload) for index, network in enumerate(networks)]
-    model = _with_intervals(_fit(base, networks), networks, predicted, options)
-    report = _report(model, networks, predicted, folds, blocks, scenario=scenario, swing=machine_swing_ratio(profiles))
-    return CalibratedPredictor(model=model), report
+    observations = observe(profiles)
+    data = build_dataset(observations, workloads, scenario, device)
+    alone = fit_blocks(data.effects, data.blocks, data.prior)
+    networks = _networks(observations, data, workloads)
+    group = _priced_group(observations, scenario, device, options)
+    base = _base_model(profiles, observations, data, group=group, scenario=scenario, device=device, options=options)
+    folds = deal_folds([network.summary.subject for network in networks], folds=options.folds, seed=options.seed)
+    held_out = hold_out(base, alone, networks, folds, observations, data)
+    stopped = [time for time in data.networks if time.exceeded]
+    posterior = add_networks(alone, [*(network.time for network in networks), *stopped])
+    model = with_memory(with_latency(base, posterior, observations), networks)
+    model = _with_intervals(model, posterior, networks, held_out, options)
+    report = _report(model, posterior, networks, held_out, folds, observations, scenario=scenario)
+    return CalibratedPredictor(model=model), replace(report, machine_swing_ratio=machine_swing_ratio(profiles))
 
 
 def _check(
@@ -114,7 +133,7 @@ def _check(
 ) -> None:
     single_device(profiles)
     label = call_label(scenario)
-    other = sorted({record.scenario for record in profiles.records} - {label})
+    other = sorted({record.scenario for record in profiles.records if shape_label(record) != shape_label(scenario)})
     if other:
         raise ProfileError(f"profiles are for {other[0]!r}, the calibration is for {label!r}")
     if not profiles.of_level("block"):
@@ -131,258 +150,229 @@ def _check(
         )
 
 
-def _known_features(workloads: Mapping[str, Workload]) -> dict[str, BlockFeatures]:
-    known: dict[str, BlockFeatures] = {}
-    for workload in workloads.values():
-        for block in block_features(workload):
-            known.setdefault(block.spec.signature, block)
-    return known
+def _networks(
+    observations: Observations, data: Dataset, workloads: Mapping[str, Workload]
+) -> tuple[MeasuredNetwork, ...]:
+    timed = [time for time in data.networks if not time.exceeded]
+    return tuple(
+        MeasuredNetwork(summary=item.summary, time=time, workload=workloads[time.subject])
+        for item, time in zip(observations.networks, timed, strict=True)
+    )
+
+
+def _priced_group(
+    observations: Observations, scenario: Scenario, device: DeviceSpec, options: CalibrationOptions
+) -> Group:
+    """Return the group to price: as asked, else the scenario's unit where it was measured, on the most recent OS."""
+    groups = {item.group for item in (*observations.blocks, *observations.networks)}
+    units = {group.compute_unit for group in groups}
+    unit = options.compute_unit or device.unit_for(scenario.compute_units).compute_unit
+    if unit not in units and options.compute_unit is None:
+        unit = observations.latest(groups).compute_unit
+    candidates = {group for group in groups if group.compute_unit == unit}
+    if options.os_build is not None:
+        candidates = {group for group in candidates if group.os_build == options.os_build}
+    if not candidates:
+        known = ", ".join(f"{group.os_build!r} on {group.compute_unit!r}" for group in sorted(groups))
+        raise ProfileError(f"no records of OS version {options.os_build!r} on {unit!r}; there are {known}")
+    return observations.latest(candidates)
 
 
 def _base_model(
     profiles: ProfileSet,
-    blocks: Mapping[str, Summary],
-    features: Mapping[str, BlockFeatures],
+    observations: Observations,
+    data: Dataset,
     *,
+    group: Group,
     scenario: Scenario,
     device: DeviceSpec,
     options: CalibrationOptions,
 ) -> CalibratedModel:
-    first = profiles.records[0]
-    unit = next((unit for unit in device.units if unit.compute_unit == first.device.compute_unit), device.units[0])
-    ratios_ms = [
-        blocks[signature].centre_ms / roofline_ms(block, unit, precision=scenario.precision)
-        for signature, block in features.items()
-        if signature in blocks
-    ]
+    """Return the model without what a fit finds: no tables, unit memory scale, the device's own factor."""
+    rises = {
+        item.summary.subject: item.summary.peak_memory_mb
+        for item in observations.blocks
+        if item.summary.peak_memory_mb is not None
+    }
     ratios_mb = [
-        blocks[signature].peak_memory_mb / (block.inside_bytes / 1e6)  # type: ignore[operator]  # checked below
-        for signature, block in features.items()
-        if signature in blocks and blocks[signature].peak_memory_mb is not None and block.inside_bytes > 0
+        rises[signature] / (block.inside_bytes / 1e6)
+        for signature, block in data.features.items()
+        if signature in rises and block.inside_bytes > 0
     ]
-    scale = float(np.median(ratios_ms)) if ratios_ms else 1.0
-    factor = device.prior_factor.value
-    if len(ratios_ms) >= needed(options.coverage):
-        scores = [abs(float(value)) for value in np.log(np.asarray(ratios_ms) / scale)]
-        factor = float(np.exp(conformal_quantile(scores, options.coverage)))
-    outside = (1.0 / factor, factor)
+    outside = (1.0 / device.prior_factor.value, device.prior_factor.value)
     return CalibratedModel(
-        device=first.device.name,
-        compute_unit=first.device.compute_unit,
+        device=profiles.records[0].device.name,
+        os_build=group.os_build,
+        compute_unit=group.compute_unit,
         prior_device=device.name,
         scenario=call_label(scenario),
         precision=scenario.precision,
-        network_anchor=anchor_reference(profiles, "network"),
-        table=tuple(
-            TableEntry(signature=name, latency_ms=summary.centre_ms, inside_mb=summary.peak_memory_mb)
-            for name, summary in sorted(blocks.items())
-        ),
-        corrections=(),
-        fallback_scale=scale,
-        table_scale=1.0,
-        block_extra_ms=0.0,
+        tables=(),
         overhead_ms=0.0,
         ms_per_weight_mb=0.0,
+        infeasible=observations.infeasible,
+        rises=tuple(BlockRise(signature=name, inside_mb=rises[name]) for name in sorted(rises)),
         inside_scale=float(np.median(ratios_mb)) if ratios_mb else 1.0,
         memory_scale=1.0,
         memory_offset_mb=0.0,
         ratios=IntervalRatios(coverage=options.coverage, latency=outside, outside=outside, memory=(0.5, 2.0)),
         data_sha256=sha256_text(canonical_json(to_data(profiles.records))),
-        num_networks=len({record.subject for record in profiles.of_level("network")}),
+        num_networks=len({item.summary.subject for item in observations.networks}),
         origin="simulated" if any(record.origin == "simulated" for record in profiles.records) else "predicted",
     )
 
 
-def _network(summary: Summary, workload: Workload, base: CalibratedModel) -> _Network:
-    predictor = CalibratedPredictor(model=base)
-    specs = dict(workload.blocks)
-    kind_ms: dict[str, float] = {}
-    kind_count: dict[str, int] = {}
-    for block in predictor.price(workload).blocks:
-        kind = specs[block.block].kind
-        kind_ms[kind] = kind_ms.get(kind, 0.0) + block.latency_ms
-        kind_count[kind] = kind_count.get(kind, 0) + 1
-    row = NetworkRow(
-        subject=summary.subject,
-        measured_ms=summary.centre_ms,
-        kind_ms=kind_ms,
-        kind_count=kind_count,
-        weights_mb=workload.weight_bytes / 1e6,
-    )
-    raw_mb = max(predictor.raw_activation_mb(block) for block in block_features(workload))
-    return _Network(summary=summary, workload=workload, row=row, raw_activation_mb=raw_mb)
-
-
-def _folds(count: int, options: CalibrationOptions) -> list[int]:
-    order = list(range(count))
-    RandomStreams(options.seed).python("calibration-folds").shuffle(order)
-    folds = [0] * count
-    for position, index in enumerate(order):
-        folds[index] = position % min(options.folds, count)
-    return folds
-
-
-def _fit(base: CalibratedModel, networks: Sequence[_Network]) -> CalibratedModel:
-    latency = fit_latency([network.row for network in networks])
-    with_memory = [network for network in networks if network.summary.peak_memory_mb is not None]
-    scale, offset = (1.0, 0.0)
-    if with_memory:
-        scale, offset = fit_memory(
-            [network.raw_activation_mb for network in with_memory],
-            [network.summary.peak_memory_mb or 0.0 for network in with_memory],
-        )
-    return replace(
-        base,
-        corrections=latency.corrections,
-        table_scale=latency.table_scale,
-        block_extra_ms=latency.block_extra_ms,
-        overhead_ms=latency.overhead_ms,
-        ms_per_weight_mb=latency.ms_per_weight_mb,
-        memory_scale=scale,
-        memory_offset_mb=offset,
-    )
-
-
-def _call(model: CalibratedModel, workload: Workload) -> tuple[float, float]:
-    """Return latency (ms) of one call and activation memory (MB)."""
-    price = CalibratedPredictor(model=model).price(workload)
-    latency_ms = price.overhead_ms + sum(block.latency_ms for block in price.blocks)
-    return latency_ms, max(block.activation_mb for block in price.blocks)
-
-
 def _with_intervals(
     model: CalibratedModel,
-    networks: Sequence[_Network],
-    predicted: Sequence[tuple[float, float]],
+    posterior: Posterior,
+    networks: Sequence[MeasuredNetwork],
+    held_out: Sequence[HeldOut],
     options: CalibrationOptions,
 ) -> CalibratedModel:
-    scores = session_scores(_latency_errors(networks, predicted))
-    half_width = float(np.exp(group_quantile(scores, options.coverage, interpolated=True)))
-    latency = (1.0 / half_width, half_width)
-    memory_scores = _memory_scores(networks, predicted)
+    scores = session_scores(latency_errors(networks, held_out))
+    latency = exp(group_quantile(scores, options.coverage, interpolated=True))
+    outside = latency
+    if len(posterior.block_scores) >= needed(options.coverage):
+        outside *= exp(conformal_quantile(posterior.block_scores, options.coverage, items="measured blocks"))
+    else:
+        outside = max(outside, model.ratios.outside[1])
     memory = model.ratios.memory
-    if len(memory_scores) >= needed(options.coverage):
-        memory = ratio_interval(memory_scores, options.coverage)
-    wide = max(latency[1], model.ratios.outside[1])
-    ratios = IntervalRatios(coverage=options.coverage, latency=latency, outside=(1.0 / wide, wide), memory=memory)
+    of_memory = memory_scores(networks, held_out)
+    if len(of_memory) >= needed(options.coverage):
+        memory = ratio_interval(of_memory, options.coverage)
+    ratios = IntervalRatios(
+        coverage=options.coverage,
+        latency=(1.0 / latency, latency),
+        outside=(1.0 / outside, outside),
+        memory=memory,
+    )
     return replace(model, ratios=ratios)
-
-
-def _latency_errors(networks: Sequence[_Network], predicted: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """Return the logarithm of measured over held-out predicted time of every pass over each network."""
-    return [
-        [float(value) for value in np.log(np.array(network.summary.centres_ms) / item[0])]
-        for network, item in zip(networks, predicted, strict=True)
-    ]
-
-
-def _memory_scores(networks: Sequence[_Network], predicted: Sequence[tuple[float, float]]) -> list[float]:
-    return [
-        log_score([network.summary.peak_memory_mb], item[1])
-        for network, item in zip(networks, predicted, strict=True)
-        if network.summary.peak_memory_mb is not None
-    ]
 
 
 def _report(
     model: CalibratedModel,
-    networks: Sequence[_Network],
-    predicted: Sequence[tuple[float, float]],
+    posterior: Posterior,
+    networks: Sequence[MeasuredNetwork],
+    held_out: Sequence[HeldOut],
     folds: Sequence[int],
-    blocks: Mapping[str, Summary],
+    observations: Observations,
     *,
     scenario: Scenario,
-    swing: float | None,
 ) -> CalibrationReport:
-    calls = scenario.denoiser_calls
-    ratios = model.ratios
-    rows = []
-    for network, (latency_ms, activation_mb), fold in zip(networks, predicted, folds, strict=True):
-        weights_mb = network.row.weights_mb
-        rise_mb = network.summary.peak_memory_mb
-        rows.append(
-            NetworkResult(
-                subject=network.summary.subject,
-                fold=fold,
-                measured_ms=calls * network.summary.centre_ms,
-                predicted_ms=calls * latency_ms,
-                low_ms=calls * latency_ms * ratios.latency[0],
-                high_ms=calls * latency_ms * ratios.latency[1],
-                measured_memory_mb=None if rise_mb is None else weights_mb + rise_mb,
-                predicted_memory_mb=weights_mb + activation_mb,
-                memory_low_mb=weights_mb + activation_mb * ratios.memory[0],
-                memory_high_mb=weights_mb + activation_mb * ratios.memory[1],
-            )
-        )
-    errors = _latency_errors(networks, predicted)
-    latency_coverage = group_held_out_coverage(
-        session_scores(errors),
-        ratios.coverage,
-        judged=[[abs(float(np.median(row)))] for row in errors],
-        interpolated=True,
-    )
-    memory_scores = _memory_scores(networks, predicted)
-    memory_error: ErrorSummary | None = None
-    if memory_scores:
-        memory_coverage = held_out_coverage(memory_scores, memory_scores, ratios.coverage)
-        memory_error = summarise_errors(
-            [
-                (row.measured_memory_mb, row.predicted_memory_mb, row.memory_low_mb, row.memory_high_mb)
-                for row in rows
-                if row.measured_memory_mb is not None
-            ],
-            coverage=memory_coverage,
-            stated=ratios.coverage,
-        )
+    rows = [
+        _row(model, network, item, fold, scenario.denoiser_calls)
+        for network, item, fold in zip(networks, held_out, folds, strict=True)
+    ]
+    errors = latency_errors(networks, held_out)
+    of_memory = memory_scores(networks, held_out)
     return CalibrationReport(
         device=model.device,
         scenario=model.scenario,
         predictor=CalibratedPredictor(model=model).name,
-        denoiser_calls=calls,
-        num_blocks=len(blocks),
-        num_networks=len(networks),
+        denoiser_calls=scenario.denoiser_calls,
+        num_blocks=len({item.summary.subject for item in observations.blocks}),
+        num_networks=len({network.summary.subject for network in networks}),
         networks=tuple(rows),
         latency_error=summarise_errors(
             [(row.measured_ms, row.predicted_ms, row.low_ms, row.high_ms) for row in rows],
-            coverage=latency_coverage,
-            stated=ratios.coverage,
+            coverage=group_held_out_coverage(
+                session_scores(errors),
+                model.ratios.coverage,
+                judged=[[abs(float(np.median(row)))] for row in errors],
+                interpolated=True,
+            ),
+            stated=model.ratios.coverage,
         ),
-        memory_error=memory_error,
+        memory_error=_memory_error(rows, of_memory, model.ratios.coverage) if of_memory else None,
         latency_error_parts=error_parts(errors),
-        machine_swing_ratio=swing,
-        worst_blocks=_worst_blocks(blocks),
-        coefficients=_coefficients(model),
+        machine_swing_ratio=None,
+        worst_blocks=_worst_blocks(model, posterior, observations),
+        coefficients=_coefficients(model, posterior),
+        records=observations.counts,
+        outliers=posterior.outliers,
+        groups=_pooled_groups(model),
+        num_infeasible=len(model.infeasible),
+        num_bounds=len(observations.bounds),
     )
 
 
-def _worst_blocks(blocks: Mapping[str, Summary], count: int = 10) -> tuple[WorstBlock, ...]:
-    ranked = sorted(blocks.values(), key=lambda summary: (-summary.repeat_ratio, summary.subject))
+def _row(model: CalibratedModel, network: MeasuredNetwork, item: HeldOut, fold: int, calls: int) -> NetworkResult:
+    weights_mb = network.workload.weight_bytes / 1e6
+    rise_mb = network.summary.peak_memory_mb
+    ratios = model.ratios
+    return NetworkResult(
+        subject=network.summary.subject,
+        fold=fold,
+        measured_ms=calls * network.summary.centre_ms,
+        predicted_ms=calls * item.latency_ms,
+        low_ms=calls * item.latency_ms * ratios.latency[0],
+        high_ms=calls * item.latency_ms * ratios.latency[1],
+        measured_memory_mb=None if rise_mb is None else weights_mb + rise_mb,
+        predicted_memory_mb=weights_mb + item.activation_mb,
+        memory_low_mb=weights_mb + item.activation_mb * ratios.memory[0],
+        memory_high_mb=weights_mb + item.activation_mb * ratios.memory[1],
+        os_build=network.time.group.os_build,
+        compute_unit=network.time.group.compute_unit,
+    )
+
+
+def _memory_error(rows: Sequence[NetworkResult], scores: Sequence[float], stated: float) -> ErrorSummary:
+    return summarise_errors(
+        [
+            (row.measured_memory_mb, row.predicted_memory_mb, row.memory_low_mb, row.memory_high_mb)
+            for row in rows
+            if row.measured_memory_mb is not None
+        ],
+        coverage=held_out_coverage(scores, scores, stated),
+        stated=stated,
+    )
+
+
+def _worst_blocks(
+    model: CalibratedModel, posterior: Posterior, observations: Observations, count: int = 10
+) -> tuple[WorstBlock, ...]:
+    """Return the blocks of the priced unit whose repeats disagree most."""
+    own = [item for item in observations.blocks if item.group.compute_unit == model.compute_unit]
+    ranked = sorted(own, key=lambda item: (-item.summary.repeat_ratio, item.summary.subject))
     return tuple(
         WorstBlock(
-            signature=summary.subject,
-            measured_ms=summary.centre_ms,
-            repeat_ratio=summary.repeat_ratio,
-            spread_ratio=summary.spread_ratio,
-            num_samples=summary.num_samples,
+            signature=item.summary.subject,
+            measured_ms=item.summary.centre_ms,
+            repeat_ratio=item.summary.repeat_ratio,
+            spread_ratio=item.summary.spread_ratio,
+            num_samples=item.summary.num_samples,
+            within_ratio=exp(posterior.value("deviation", item.summary.subject)),
         )
-        for summary in ranked[:count]
+        for item in ranked[:count]
     )
 
 
-def _coefficients(model: CalibratedModel) -> tuple[tuple[str, float], ...]:
+def _pooled_groups(model: CalibratedModel) -> tuple[PooledGroup, ...]:
+    return tuple(
+        PooledGroup(
+            os_build=table.os_build,
+            compute_unit=table.compute_unit,
+            num_records=table.num_records,
+            ratio=table.ratio,
+            ratio_sd=table.ratio_sd,
+        )
+        for table in model.tables
+    )
+
+
+def _coefficients(model: CalibratedModel, posterior: Posterior) -> tuple[tuple[str, float], ...]:
     pairs = [
         ("overhead_ms", model.overhead_ms),
         ("ms_per_weight_mb", model.ms_per_weight_mb),
-        ("fallback_scale", model.fallback_scale),
-        ("table_scale", model.table_scale),
-        ("block_extra_ms", model.block_extra_ms),
+        ("noise_ratio", posterior.noise_ratio),
         ("memory_scale", model.memory_scale),
         ("memory_offset_mb", model.memory_offset_mb),
         ("inside_scale", model.inside_scale),
     ]
     if model.network_anchor is not None:
         pairs.append(("network_anchor_ms", model.network_anchor.time_ms))
-    for correction in model.corrections:
-        pairs.append((f"{correction.kind}.scale", correction.scale))
-        pairs.append((f"{correction.kind}.extra_ms", correction.extra_ms))
+    pairs += [(f"spread.{name}", value) for name, value in sorted(posterior.spreads.items()) if name != "noise"]
+    for effect in model.table.kinds:
+        pairs.append((f"{effect.kind or 'other'}.prior_scale", effect.scale))
+        pairs.append((f"{effect.kind or 'other'}.extra_ms", effect.extra_ms))
     return tuple(pairs)

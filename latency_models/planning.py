@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 _MOST_DRAWS = 1000
 
 
-def distinct_blocks(space: SearchSpace, scenario: Scenario) -> dict[str, BlockSpec]:
-    """Return every block any architecture of ``space`` can hold, by signature, in order of first appearance.
+def covering_architectures(space: SearchSpace) -> tuple[Architecture, ...]:
+    """Return architectures that together hold every block of ``space``: the bare one, and one option at a time.
 
-    A block's spec depends on its own slot alone, so one option at a time finds them all.
+    They suffice because a block's spec depends on its own slot alone.
     """
     slots = space.slots()
-    found: dict[str, BlockSpec] = {}
+    found: dict[str, Architecture] = {}
     for position, slot in enumerate(slots):
         for option in range(len(space.options(slot))):
             chosen = [option if other == position else 0 for other in range(len(slots))]
-            for _, spec in space.workload(space.from_options(chosen), scenario).blocks:
-                found.setdefault(spec.signature, spec)
+            architecture = space.from_options(chosen)
+            found.setdefault(architecture.digest, architecture)
+    return tuple(found.values())
+
+
+def distinct_blocks(space: SearchSpace, scenario: Scenario) -> dict[str, BlockSpec]:
+    """Return every block any architecture of ``space`` can hold, by signature, in order of first appearance."""
+    found: dict[str, BlockSpec] = {}
+    for architecture in covering_architectures(space):
+        for _, spec in space.workload(architecture, scenario).blocks:
+            found.setdefault(spec.signature, spec)
     return found
 
 

@@ -27,6 +27,12 @@ def call_label(scenario: Scenario) -> str:
     return f"{scenario.frames}x{scenario.height}x{scenario.width} {scenario.precision} {scenario.compute_units}"
 
 
+def shape_label(item: Scenario | ProfileRecord) -> str:
+    """Name what decides the shapes and formats of one call, whatever unit it runs on: ``8x32x32 float32``."""
+    label = item.scenario if isinstance(item, ProfileRecord) else call_label(item)
+    return " ".join(label.split(" ")[:2])
+
+
 def generation_label(scenario: Scenario) -> str:
     """Name what decides the cost of one generation: the call, the steps, and guidance if any."""
     guided = " guided" if scenario.guidance else ""

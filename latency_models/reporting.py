@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latency_models.conformal import ErrorParts
+from latency_models.observations import RecordCounts
+from nas.core.cost import ComputeUnit
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_NO_COUNTS = RecordCounts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class NetworkResult:
     predicted_memory_mb: float
     memory_low_mb: float
     memory_high_mb: float
+    os_build: str = ""
+    compute_unit: ComputeUnit = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +67,28 @@ class ErrorSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorstBlock:
-    """A block whose repeats disagree most; ``repeat_ratio`` is its slowest over its fastest record."""
+    """A block whose repeats disagree most; ``repeat_ratio`` is its slowest over its fastest record.
+
+    ``within_ratio`` is its time within networks over what its kind lets expect; 1 where no network tells.
+    """
 
     signature: str
     measured_ms: float
     repeat_ratio: float
     spread_ratio: float
     num_samples: int
+    within_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledGroup:
+    """One OS version on one compute unit: its times against the best known group, and how well that is known."""
+
+    os_build: str
+    compute_unit: ComputeUnit
+    num_records: int
+    ratio: float
+    ratio_sd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +98,9 @@ class CalibrationReport:
     ``machine_swing_ratio`` is the machine's slowest over its fastest speed while profiling (90 % over 10 % quantile of
     the anchor's times), which has been divided out of the times; None where no anchor was run. Latency intervals are
     stated for the median over the passes of a network that was not measured, in a later session;
-    ``latency_error_parts`` tells what their width is made of.
+    ``latency_error_parts`` tells what their width is made of. ``records`` counts what was left out of the fit,
+    ``outliers`` names what it gave little weight, ``num_bounds`` counts what was stopped at a limit and
+    ``num_infeasible`` what did not compile, load or run.
     """
 
     device: str
@@ -92,6 +116,11 @@ class CalibrationReport:
     worst_blocks: tuple[WorstBlock, ...]
     coefficients: tuple[tuple[str, float], ...]
     latency_error_parts: ErrorParts | None = None
+    records: RecordCounts = _NO_COUNTS
+    outliers: tuple[str, ...] = ()
+    groups: tuple[PooledGroup, ...] = ()
+    num_infeasible: int = 0
+    num_bounds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data with its schema line."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def save_predictor(path: Path, predictor: CalibratedPredictor) -> None:
     """Write ``predictor`` to ``path``, atomically."""
     body = {"tool": f"mobile-video-nas {_tool_version()}", "model": to_data(predictor.model)}
-    write_json(path, with_schema("predictor", 1, body))
+    write_json(path, with_schema("predictor", 2, body))
 
 
 def load_predictor(path: Path) -> CalibratedPredictor:
@@ -25,7 +25,7 @@ def load_predictor(path: Path) -> CalibratedPredictor:
     Raises:
         InputError: The file is missing, damaged, or of another version or kind.
     """
-    body = check_schema(read_json(path), "predictor", 1, where=str(path))
+    body = check_schema(read_json(path), "predictor", 2, where=str(path))
     return CalibratedPredictor(model=from_data(CalibratedModel, body.get("model"), where=str(path)))
 
 

@@ -1,39 +1,47 @@
-"""Calibrated predictor: measured block table, roofline for what was not measured, additive correction per kind."""
+"""Calibrated predictor: time of each block within networks, roofline for blocks never seen, overhead and weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import exp
 from typing import TYPE_CHECKING
 
 from latency_models.devices import DeviceSpec, UnitSpec, get
 from latency_models.features import BlockFeatures, block_features
+from latency_models.observations import Infeasible
 from latency_models.predictors.roofline import roofline_ms
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice, refuse_other_scenario
 from latency_models.summaries import AnchorReference
 from nas.core.cost import ComputeUnit, Origin
+from nas.core.errors import ConfigError
 from nas.core.scenario import Precision
 
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
 
-# A correction may not take more than this share of a block's table time away, whatever the few networks suggest.
+# Corrections may not take a block below this share of its time, whatever a few networks suggest.
 _LEAST_SHARE = 0.1
+# Half of a normal distribution's central 90 % in standard deviations.
+_NORMAL_90 = 1.6449
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableEntry:
-    """Measured time of one block, and its measured rise of memory where there is one."""
+    """Time of one block within networks, before its weights' share.
+
+    ``measured`` is False where only whole networks and blocks of its kind speak for it.
+    """
 
     signature: str
     latency_ms: float
-    inside_mb: float | None
+    measured: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KindCorrection:
-    """What whole networks say about the blocks of one kind: table time x ``scale`` + ``extra_ms`` each."""
+class KindEffect:
+    """What a block of a kind that is not in the table takes: prior time x ``scale`` + ``extra_ms``."""
 
     kind: str
     scale: float
@@ -41,34 +49,63 @@ class KindCorrection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTable:
+    """Times on one OS version and compute unit.
+
+    Attributes:
+        num_records: Timed records of this group; the rest of what is known comes from the other groups.
+        ratio: Time against the group with the most networks, mean over blocks; 1 for that group itself.
+        ratio_sd: Standard deviation of the logarithm of ``ratio``; intervals of this group are wider by it.
+        network_anchor: Machine speed that its times refer to, or None.
+        kinds: Effects on the prior of blocks that are not in the table; the kind ``""`` stands for all other kinds.
+    """
+
+    os_build: str
+    compute_unit: ComputeUnit
+    num_records: int
+    ratio: float
+    ratio_sd: float
+    network_anchor: AnchorReference | None
+    entries: tuple[TableEntry, ...]
+    kinds: tuple[KindEffect, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRise:
+    """Measured rise of memory while one block runs alone."""
+
+    signature: str
+    inside_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedModel:
     """Every coefficient of a calibrated predictor; what ``storage`` writes.
 
     Attributes:
-        prior_device: Device file whose roofline prices blocks that were not measured.
+        os_build: OS version that is priced, one of ``tables``; with ``compute_unit``.
+        prior_device: Device file whose roofline prices blocks that are not in the table.
         scenario: ``call_label`` it holds for.
-        network_anchor: Machine speed that its times refer to, or None.
-        fallback_scale: Measured over roofline time, fitted on the measured blocks.
-        table_scale: Scale of table times of kinds without a correction of their own; ``block_extra_ms`` likewise.
+        tables: One for each OS version and compute unit that was measured.
         overhead_ms: Time of a call that no block accounts for.
         ms_per_weight_mb: Extra time per MB of weights, which a block measured alone keeps in cache.
+        infeasible: What did not compile, load or run.
+        rises: Measured rises of memory inside blocks.
         inside_scale: Measured over liveness rise inside blocks, for blocks that were not measured.
         memory_scale: Slope of measured activation memory on the estimate; with ``memory_offset_mb`` its intercept.
     """
 
     device: str
+    os_build: str
     compute_unit: ComputeUnit
     prior_device: str
     scenario: str
     precision: Precision
-    network_anchor: AnchorReference | None
-    table: tuple[TableEntry, ...]
-    corrections: tuple[KindCorrection, ...]
-    fallback_scale: float
-    table_scale: float
-    block_extra_ms: float
+    tables: tuple[GroupTable, ...]
     overhead_ms: float
     ms_per_weight_mb: float
+    infeasible: tuple[Infeasible, ...] = ()
+    rises: tuple[BlockRise, ...]
     inside_scale: float
     memory_scale: float
     memory_offset_mb: float
@@ -76,6 +113,28 @@ class CalibratedModel:
     data_sha256: str
     num_networks: int
     origin: Origin = "predicted"
+
+    @property
+    def table(self) -> GroupTable:
+        """The table that is priced.
+
+        Raises:
+            ConfigError: There is none of ``os_build`` and ``compute_unit``; the known ones are listed.
+        """
+        for table in self.tables:
+            if (table.os_build, table.compute_unit) == (self.os_build, self.compute_unit):
+                return table
+        known = ", ".join(f"{table.os_build!r} on {table.compute_unit!r}" for table in self.tables)
+        raise ConfigError(
+            f"the calibration of {self.device!r} has no OS version {self.os_build!r} on {self.compute_unit!r}, "
+            f"it has {known}",
+            hint="profile at least a few networks there and calibrate again",
+        )
+
+    @property
+    def network_anchor(self) -> AnchorReference | None:
+        """Machine speed that the priced times refer to, or None."""
+        return self.table.network_anchor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +155,35 @@ class CalibratedPredictor:
 
     @property
     def ratios(self) -> IntervalRatios:
-        """Conformal ends of the intervals."""
-        return self.model.ratios
+        """Conformal ends of the intervals, widened by what is not known of the priced OS version and unit."""
+        ratios, sd = self.model.ratios, self.model.table.ratio_sd
+        if sd == 0.0:
+            return ratios
+        wide = exp(_NORMAL_90 * sd)
+        return replace(
+            ratios,
+            latency=(ratios.latency[0] / wide, ratios.latency[1] * wide),
+            outside=(ratios.outside[0] / wide, ratios.outside[1] * wide),
+        )
 
     @property
     def name(self) -> str:
-        """Name with the digest of the data it was calibrated on."""
-        return f"block table + {self.model.num_networks} networks ({self.model.data_sha256[:12]})"
+        """Name with the digest of the data it was calibrated on, and the OS version where there are several."""
+        model = self.model
+        where = f" on {model.os_build} {model.compute_unit}" if len(model.tables) > 1 else ""
+        return f"block table + {model.num_networks} networks ({model.data_sha256[:12]}){where}"
+
+    def at(self, *, os_build: str | None = None, compute_unit: ComputeUnit | None = None) -> CalibratedPredictor:
+        """Return the predictor of another measured OS version or compute unit.
+
+        Raises:
+            ConfigError: It was not measured; what was is listed.
+        """
+        model = replace(
+            self.model, os_build=os_build or self.model.os_build, compute_unit=compute_unit or self.model.compute_unit
+        )
+        _ = model.table
+        return CalibratedPredictor(model=model)
 
     def check_scenario(self, scenario: Scenario) -> None:
         """Raise ``ConfigError`` when ``scenario`` is not the one that was measured."""
@@ -119,39 +200,51 @@ class CalibratedPredictor:
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model
-        entry = self._table.get(block.spec.signature)
-        if entry is None:
-            base_ms = model.fallback_scale * roofline_ms(block, self._unit, precision=model.precision)
+        entry = self._entries.get(block.spec.signature)
+        if entry is not None:
+            base_ms, extra_ms = entry.latency_ms, 0.0
         else:
-            base_ms = entry.latency_ms
-        fix = self._corrections.get(block.spec.kind)
-        scale = model.table_scale if fix is None else fix.scale
-        extra_ms = model.block_extra_ms if fix is None else fix.extra_ms
+            effect = self._kinds.get(block.spec.kind) or self._kinds[""]
+            base_ms = effect.scale * prior_block_ms(block, self._unit, precision=model.precision)
+            extra_ms = effect.extra_ms
         extra_ms += model.ms_per_weight_mb * block.weight_bytes / 1e6
         return BlockPrice(
             block=block.block,
-            latency_ms=max(_LEAST_SHARE * base_ms, scale * base_ms + extra_ms),
+            latency_ms=max(_LEAST_SHARE * base_ms, base_ms + extra_ms),
             activation_mb=max(0.0, model.memory_offset_mb + model.memory_scale * self.raw_activation_mb(block)),
             compute_unit=model.compute_unit,
-            in_domain=entry is not None,
+            in_domain=entry is not None and entry.measured,
         )
 
     def raw_activation_mb(self, block: BlockFeatures) -> float:
         """Return bytes held around the block plus its measured rise (else its liveness rise, scaled), in MB."""
-        entry = self._table.get(block.spec.signature)
-        if entry is None or entry.inside_mb is None:
-            return (block.held_bytes + self.model.inside_scale * block.inside_bytes) / 1e6
-        return block.held_bytes / 1e6 + entry.inside_mb
+        inside_mb = self._rises.get(block.spec.signature)
+        if inside_mb is None:
+            inside_mb = self.model.inside_scale * block.inside_bytes / 1e6
+        return block.held_bytes / 1e6 + inside_mb
 
     @cached_property
-    def _table(self) -> dict[str, TableEntry]:
-        return {entry.signature: entry for entry in self.model.table}
+    def _entries(self) -> dict[str, TableEntry]:
+        return {entry.signature: entry for entry in self.model.table.entries}
 
     @cached_property
-    def _corrections(self) -> dict[str, KindCorrection]:
-        return {correction.kind: correction for correction in self.model.corrections}
+    def _kinds(self) -> dict[str, KindEffect]:
+        return {effect.kind: effect for effect in self.model.table.kinds}
+
+    @cached_property
+    def _rises(self) -> dict[str, float]:
+        return {rise.signature: rise.inside_mb for rise in self.model.rises}
 
     @cached_property
     def _unit(self) -> UnitSpec:
-        spec: DeviceSpec = get(self.model.prior_device)
-        return next((unit for unit in spec.units if unit.compute_unit == self.model.compute_unit), spec.units[0])
+        return unit_named(get(self.model.prior_device), self.model.compute_unit)
+
+
+def prior_block_ms(block: BlockFeatures, unit: UnitSpec, *, precision: Precision) -> float:
+    """Return the time of a block alone before any measurement: its roofline and the call it pays for."""
+    return roofline_ms(block, unit, precision=precision) + unit.call_overhead_ms.value
+
+
+def unit_named(device: DeviceSpec, compute_unit: ComputeUnit) -> UnitSpec:
+    """Return the device's unit of that name, else its first."""
+    return next((unit for unit in device.units if unit.compute_unit == compute_unit), device.units[0])

@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from latency_models import CalibrationOptions, calibrate, call_label, choose_networks, save_predictor, scan_profile
+from latency_models import (
+    CalibrationOptions,
+    calibrate,
+    choose_networks,
+    covering_architectures,
+    save_predictor,
+    scan_profile,
+)
 from nas.core.errors import ArchitectureError
 from nas.core.files import write_json
 from nas.core.profile import ProfileSet
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from latency_models import CalibrationReport
     from nas.core.architecture import Architecture
     from nas.core.profile import ProfileRecord
     from nas.core.protocols import Progress
@@ -33,15 +41,12 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         ProfileError: The profile is damaged, mixed, or too small for the asked coverage.
     """
     config = context.config
-    reading = scan_profile(
-        context.path("profile", "records.jsonl"), scenario=call_label(context.scenario), device=config.device.name
-    )
-    profiles, unknown = _of_this_space(reading.profiles, context)
-    for line in [*reading.lines(), *unknown]:
+    profiles, faults = read_records(context)
+    for line in faults:
         _log.warning("%s", line)
     predictor, report = calibrate(
         profiles,
-        _workloads(profiles, context),
+        known_workloads(profiles, context),
         context.scenario,
         prior_device(context),
         CalibrationOptions(
@@ -53,14 +58,44 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     progress.update(1, 1)
     save_predictor(folder / "predictor.json", predictor)
     write_json(folder / "report.json", report.to_dict())
+    return summary_text(report) + (f"\n  {len(faults)} faults in the records, see the warnings" if faults else "")
+
+
+def read_records(context: Context) -> tuple[ProfileSet, list[str]]:
+    """Return the usable records of the run's profile, and a line for every fault found in the rest."""
+    reading = scan_profile(context.path("profile", "records.jsonl"), device=context.config.device.name)
+    profiles, unknown = _of_this_space(reading.profiles, context)
+    return profiles, [*reading.lines(), *unknown]
+
+
+def summary_text(report: CalibrationReport) -> str:
+    """Return what a calibration found for people: a line on its error, and one on each thing out of the ordinary."""
     error = report.latency_error
-    left_out = len(reading.dropped) + len(unknown)
-    return (
+    worst = ", ".join(f"{block.signature} x{block.repeat_ratio:.2f}" for block in report.worst_blocks[:3])
+    lines = [
         f"{report.num_networks} networks, each predicted by a fit without it: error {error.median_ape:.1%} median, "
         f"{error.mape:.1%} mean, {error.worst_ape:.1%} worst, Spearman {_number(error.spearman)}, "
-        f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}"
-        + (f"; {left_out} records left out, see the warnings" if left_out else "")
-    )
+        f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}",
+        f"blocks whose repeats disagree most: {worst}",
+    ]
+    lines += [
+        f"{group.os_build or 'unnamed OS'} on {group.compute_unit}: {group.ratio:.3f} times the best known "
+        f"(standard deviation {group.ratio_sd:.1%}), {group.num_records} records"
+        for group in report.groups
+        if len(report.groups) > 1
+    ]
+    counts = report.records
+    unusual = [
+        (len(report.outliers), f"outliers given little weight: {', '.join(report.outliers[:3])}"),
+        (counts.throttled_samples, "samples taken while the device was hot, left out"),
+        (counts.throttled_records, "records taken while the device was hot, left out where there were others"),
+        (counts.anchored_records, "records taken while the device was hot, kept: their anchor divides it out"),
+        (counts.drifting_records, "records that drifted, left out where there were others"),
+        (counts.warmup_samples, "samples slower than the rest at the start of a record, left out"),
+        (report.num_bounds, "measurements stopped at a limit, used as bounds"),
+        (report.num_infeasible, "blocks or networks that did not compile, load or run"),
+    ]
+    return "\n  ".join([*lines, *(f"{count} {text}" for count, text in unusual if count)])
 
 
 def _of_this_space(profiles: ProfileSet, context: Context) -> tuple[ProfileSet, list[str]]:
@@ -96,15 +131,18 @@ def foreign(record: ProfileRecord, space: TemporalSpace, known: Collection[str] 
     return None
 
 
-def _workloads(profiles: ProfileSet, context: Context) -> dict[str, Workload]:
-    """Workload of every measured network, from the architecture in its record or, in older files, the run's draw."""
+def known_workloads(profiles: ProfileSet, context: Context) -> dict[str, Workload]:
+    """Return the workloads of every network in the records, and of enough others to know every block of the space.
+
+    A network is rebuilt from the architecture in its record or, in older files, from the run's draw.
+    """
     networks = {network.digest: network for network in _drawn(profiles, context)}
     networks |= {item.subject: item.architecture for item in profiles.records if item.architecture is not None}
-    measured = {record.subject for record in profiles.of_level("network")}
+    recorded = {record.subject for record in profiles.records}
+    chosen = [network for digest, network in networks.items() if digest in recorded]
     return {
-        digest: context.space.workload(network, context.scenario)
-        for digest, network in networks.items()
-        if digest in measured
+        network.digest: context.space.workload(network, context.scenario)
+        for network in (*covering_architectures(context.space), *chosen)
     }
 
 

@@ -186,7 +186,7 @@ def test_stored_predictor_predicts_the_same(
     [
         ("{", "not JSON"),
         ('{"schema": "nas/predictor/9"}', "schema is 'nas/predictor/9'"),
-        ('{"schema": "nas/predictor/1", "tool": "x", "model": {"device": "d"}}', "not a CalibratedModel"),
+        ('{"schema": "nas/predictor/2", "tool": "x", "model": {"device": "d"}}', "not a CalibratedModel"),
     ],
 )
 def test_a_damaged_predictor_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -11,7 +11,14 @@ import pytest
 from latency_models import devices
 from latency_models.cost_table import compile_cost_table
 from latency_models.phases import PhasePrice, Pipeline, Range
-from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor, KindCorrection, TableEntry
+from latency_models.predictors.block_table import (
+    BlockRise,
+    CalibratedModel,
+    CalibratedPredictor,
+    GroupTable,
+    KindEffect,
+    TableEntry,
+)
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import IntervalRatios, predict
 from nas.core.errors import ArchitectureError, ConfigError
@@ -32,16 +39,27 @@ def calibrated() -> CostPredictor:
     return CalibratedPredictor(
         model=CalibratedModel(
             device="host-cpu",
+            os_build="os",
             compute_unit="cpu",
             prior_device="host_cpu",
             scenario="8x32x32 float32 cpu_only",
             precision="float32",
-            network_anchor=None,
-            table=(TableEntry(signature="thin(elements=4000,inner=2000)", latency_ms=0.7, inside_mb=0.031),),
-            corrections=(KindCorrection(kind="mix", scale=0.8, extra_ms=0.01),),
-            fallback_scale=1.3,
-            table_scale=1.1,
-            block_extra_ms=0.02,
+            tables=(
+                GroupTable(
+                    os_build="os",
+                    compute_unit="cpu",
+                    num_records=20,
+                    ratio=1.0,
+                    ratio_sd=0.0,
+                    network_anchor=None,
+                    entries=(TableEntry(signature="thin(elements=4000,inner=2000)", latency_ms=0.7, measured=True),),
+                    kinds=(
+                        KindEffect(kind="", scale=1.3, extra_ms=0.02),
+                        KindEffect(kind="mix", scale=0.8, extra_ms=0.01),
+                    ),
+                ),
+            ),
+            rises=(BlockRise(signature="thin(elements=4000,inner=2000)", inside_mb=0.031),),
             overhead_ms=0.4,
             ms_per_weight_mb=0.3,
             inside_scale=1.2,

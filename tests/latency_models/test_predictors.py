@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from latency_models import devices
-from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor, KindCorrection, TableEntry
+from latency_models.predictors.block_table import (
+    BlockRise,
+    CalibratedModel,
+    CalibratedPredictor,
+    GroupTable,
+    KindEffect,
+    TableEntry,
+)
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import IntervalRatios, predict
 from nas.core.errors import ConfigError
@@ -52,19 +60,30 @@ def one_block(builder: Any, *, parameters: int, elements: int, kind: str = "base
     return made.build(8)
 
 
+def table(**changes: Any) -> GroupTable:
+    values: dict[str, Any] = {
+        "os_build": "22A",
+        "compute_unit": "cpu",
+        "num_records": 20,
+        "ratio": 1.0,
+        "ratio_sd": 0.0,
+        "network_anchor": None,
+        "entries": (TableEntry(signature="base(size=1)", latency_ms=3.0, measured=True),),
+        "kinds": (KindEffect(kind="", scale=1.0, extra_ms=0.0),),
+    }
+    return GroupTable(**{**values, **changes})
+
+
 def model(**changes: Any) -> CalibratedModel:
     values: dict[str, Any] = {
         "device": "host-cpu",
+        "os_build": "22A",
         "compute_unit": "cpu",
         "prior_device": "host_cpu",
         "scenario": "8x32x32 float32 cpu_only",
         "precision": "float32",
-        "network_anchor": None,
-        "table": (TableEntry(signature="base(size=1)", latency_ms=3.0, inside_mb=0.5),),
-        "corrections": (),
-        "fallback_scale": 1.0,
-        "table_scale": 1.0,
-        "block_extra_ms": 0.0,
+        "tables": (table(),),
+        "rises": (BlockRise(signature="base(size=1)", inside_mb=0.5),),
         "overhead_ms": 0.25,
         "ms_per_weight_mb": 0.0,
         "inside_scale": 1.0,
@@ -122,38 +141,68 @@ def test_unmeasured_block_takes_the_scaled_roofline_and_the_wide_interval(
     workload_builder: Any, scenario: Scenario
 ) -> None:
     workload = one_block(workload_builder, parameters=5_000_000, elements=10, kind="other")
-    cost = predict(CalibratedPredictor(model=model(fallback_scale=3.0, overhead_ms=0.0)), workload, scenario)
-    # host_cpu prior: 1e10 FLOP at 5e10/s = 200 ms, + 0.01 ms an operation.
-    assert cost.latency_ms == pytest.approx(8 * 3 * 200.01, rel=1e-6)
+    tables = (table(kinds=(KindEffect(kind="", scale=3.0, extra_ms=0.0),)),)
+    cost = predict(CalibratedPredictor(model=model(tables=tables, overhead_ms=0.0)), workload, scenario)
+    # host_cpu prior: 1e10 FLOP at 5e10/s = 200 ms, + 0.01 ms an operation + 0.05 ms a call.
+    assert cost.latency_ms == pytest.approx(8 * 3 * 200.06, rel=1e-6)
     assert cost.latency_interval_ms.high == pytest.approx(2.0 * cost.latency_ms)
     assert not cost.in_domain
 
 
-def test_corrections_apply_to_their_kind_and_the_common_one_to_the_rest(
+def test_a_block_that_only_networks_speak_for_is_priced_from_the_table_outside_the_domain(
     workload_builder: Any, scenario: Scenario
 ) -> None:
-    corrected = model(
-        corrections=(KindCorrection(kind="base", scale=1.5, extra_ms=0.5),),
-        table=(*model().table, TableEntry(signature="other(size=1)", latency_ms=2.0, inside_mb=None)),
-        table_scale=2.0,
-        block_extra_ms=0.1,
-        overhead_ms=0.0,
+    tables = (table(entries=(TableEntry(signature="base(size=1)", latency_ms=3.0, measured=False),)),)
+    cost = predict(
+        CalibratedPredictor(model=model(tables=tables)),
+        one_block(workload_builder, parameters=10, elements=10),
+        scenario,
     )
+    assert cost.latency_ms == pytest.approx(8 * 3.25)
+    assert not cost.in_domain
+
+
+def test_effects_apply_to_their_kind_and_the_common_one_to_the_rest(workload_builder: Any, scenario: Scenario) -> None:
+    effects = (KindEffect(kind="", scale=2.0, extra_ms=0.1), KindEffect(kind="mix", scale=1.5, extra_ms=0.5))
+    predictor = CalibratedPredictor(model=model(tables=(table(kinds=effects),), overhead_ms=0.0))
     costs = [
-        predict(
-            CalibratedPredictor(model=corrected),
-            one_block(workload_builder, parameters=10, elements=10, kind=kind),
-            scenario,
-        )
-        for kind in ("base", "other")
+        predict(predictor, one_block(workload_builder, parameters=25_000, elements=10, kind=kind), scenario)
+        for kind in ("mix", "other")
     ]
-    assert [cost.latency_ms / 8 for cost in costs] == pytest.approx([3.0 * 1.5 + 0.5, 2.0 * 2.0 + 0.1])
+    # host_cpu prior: 5e7 FLOP at 5e10/s = 1 ms, + 0.01 + 0.05 ms.
+    assert [cost.latency_ms / 8 for cost in costs] == pytest.approx([1.5 * 1.06 + 0.5, 2.0 * 1.06 + 0.1])
 
 
-def test_a_correction_never_takes_more_than_nine_tenths_away(workload_builder: Any, scenario: Scenario) -> None:
-    wild = model(corrections=(KindCorrection(kind="base", scale=-4.0, extra_ms=0.0),), overhead_ms=0.0)
-    cost = predict(CalibratedPredictor(model=wild), one_block(workload_builder, parameters=10, elements=10), scenario)
-    assert cost.latency_ms == pytest.approx(8 * 0.3)
+def test_weights_take_their_time_in_every_block(workload_builder: Any, scenario: Scenario) -> None:
+    predictor = CalibratedPredictor(model=model(ms_per_weight_mb=2.0, overhead_ms=0.0))
+    cost = predict(predictor, one_block(workload_builder, parameters=250_000, elements=10), scenario)
+    assert cost.latency_ms == pytest.approx(8 * (3.0 + 2.0 * 1.0))
+
+
+def test_corrections_never_take_more_than_nine_tenths_away(workload_builder: Any, scenario: Scenario) -> None:
+    wild = model(tables=(table(kinds=(KindEffect(kind="", scale=1.0, extra_ms=-4.0),)),), overhead_ms=0.0)
+    workload = one_block(workload_builder, parameters=25_000, elements=10, kind="other")
+    cost = predict(CalibratedPredictor(model=wild), workload, scenario)
+    assert cost.latency_ms == pytest.approx(8 * 0.106)
+
+
+def test_a_named_os_version_is_priced_from_its_own_table(workload_builder: Any, scenario: Scenario) -> None:
+    newer = table(
+        os_build="23B", ratio_sd=0.1, entries=(TableEntry(signature="base(size=1)", latency_ms=4.0, measured=True),)
+    )
+    predictor = CalibratedPredictor(model=model(tables=(table(), newer), overhead_ms=0.0))
+    workload = one_block(workload_builder, parameters=10, elements=10)
+    cost = predict(predictor.at(os_build="23B"), workload, scenario)
+    assert predict(predictor, workload, scenario).latency_ms == pytest.approx(8 * 3.0)
+    assert cost.latency_ms == pytest.approx(8 * 4.0)
+    # Half of a normal distribution's central 90 % is 1.645 standard deviations (tables).
+    assert cost.latency_interval_ms.high == pytest.approx(8 * 4.0 * 1.2 * math.exp(1.645 * 0.1), rel=1e-4)
+    assert "23B" in cost.predictor
+
+
+def test_an_os_version_that_was_not_measured_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no OS version '24C' on 'cpu', it has '22A' on 'cpu'"):
+        CalibratedPredictor(model=model()).at(os_build="24C")
 
 
 def test_memory_is_weights_plus_the_fitted_line_of_held_and_measured_bytes(
