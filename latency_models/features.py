@@ -10,6 +10,7 @@ from latency_models.memory import memory_profile
 from nas.core.workload import BlockSpec
 
 if TYPE_CHECKING:
+    from latency_models.lowering import Lowering
     from nas.core.workload import Operation, Workload
 
 
@@ -42,8 +43,11 @@ class BlockFeatures:
         return sum(operation.moved_bytes for operation in self.operations)
 
 
-def block_features(workload: Workload) -> tuple[BlockFeatures, ...]:
-    """Return the features of every block that has an operation, in execution order."""
+def block_features(workload: Workload, lowering: Lowering | None = None) -> tuple[BlockFeatures, ...]:
+    """Return the features of every block that has an operation, in execution order.
+
+    ``lowering`` is that of the unit whose memory is wanted; None for the graph's own, see ``memory_profile``.
+    """
     tensors = {tensor.name: tensor for tensor in workload.tensors}
     specs = dict(workload.blocks)
     by_block: dict[str, list[Operation]] = {}
@@ -57,5 +61,5 @@ def block_features(workload: Workload) -> tuple[BlockFeatures, ...]:
             held_bytes=memory.held_bytes,
             inside_bytes=memory.inside_bytes,
         )
-        for memory in memory_profile(workload).blocks
+        for memory in memory_profile(workload, lowering).blocks
     )

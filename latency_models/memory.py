@@ -1,14 +1,22 @@
-"""Peak memory of a workload by liveness: what is alive at each operation, exactly."""
+"""Activation memory by liveness: what is alive at each operation of a workload, on the graph or on a target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latency_models.eager import bound_until, workspace_bytes
+from latency_models.lowering import attention_scratch_bytes, describe_operation, padded_bytes
 from nas.core.errors import InputError
 
 if TYPE_CHECKING:
-    from nas.core.workload import Workload
+    from collections.abc import Container
+
+    from latency_models.lowering import Lowering
+    from nas.core.workload import TensorSpec, Workload
+
+# The lowering of this machine's own measurements: operations run one by one, as Python meets them.
+EAGER = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +56,98 @@ class MemoryProfile:
         return self.weight_bytes + self.peak_activation_bytes
 
 
-def memory_profile(workload: Workload) -> MemoryProfile:
-    """Walk the operations in order and track which tensors are alive.
+def memory_profile(workload: Workload, lowering: Lowering | None = None) -> MemoryProfile:
+    """Walk the operations in order and track which tensors are alive: no program needs less.
 
     A tensor lives from the operation that makes it to the last that reads it; at an operation its inputs and outputs
     are both alive. Tensors nobody makes are the network's inputs and live throughout, as the caller holds them;
     tensors nobody reads are its outputs and live to the end.
 
+    Args:
+        workload: What is computed.
+        lowering: How the target runs it: pads tensors, writes attention scores out, and, for eager torch, copies and
+            names that outlive their use. None for the graph itself.
+
     Raises:
         InputError: An operation names an unknown tensor, reads one before it is made, or makes one twice.
     """
-    sizes = {tensor.name: tensor.num_bytes for tensor in workload.tensors}
-    produced_at, last_use = _lifetimes(workload, sizes)
-    live = sum(size for name, size in sizes.items() if name not in produced_at)
+    graph = memory_graph(workload, lowering)
+    ends: dict[int, list[int]] = {}
+    for tensor in graph.tensors:
+        ends.setdefault(tensor.last, []).append(tensor.num_bytes)
+    made: dict[int, int] = {}
+    for tensor in graph.tensors:
+        made[tensor.first] = made.get(tensor.first, 0) + tensor.num_bytes
+    live = graph.input_bytes
     held: dict[str, int] = {}
     peaks: dict[str, int] = {}
     for index, operation in enumerate(workload.operations):
         held.setdefault(operation.block, live)
-        live += sum(sizes[name] for name in operation.outputs)
-        peaks[operation.block] = max(peaks.get(operation.block, 0), live)
-        freed = {name for name in operation.inputs if last_use[name] == index and name in produced_at}
-        live -= sum(sizes[name] for name in freed)
+        live += made.get(index, 0)
+        peaks[operation.block] = max(peaks.get(operation.block, 0), live + graph.scratch_bytes[index])
+        live -= sum(ends.get(index, ()))
     blocks = tuple(BlockMemory(block=name, held_bytes=held[name], peak_bytes=peaks[name]) for name in held)
     return MemoryProfile(blocks=blocks, weight_bytes=workload.weight_bytes)
 
 
-def _lifetimes(workload: Workload, sizes: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveTensor:
+    """A tensor that an operation makes: its bytes, and the first and last operation at which it is alive."""
+
+    name: str
+    num_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryGraph:
+    """What memory planning sees: inputs held throughout, tensors with their lifetimes, scratch by operation."""
+
+    input_bytes: int
+    tensors: tuple[LiveTensor, ...]
+    scratch_bytes: tuple[int, ...]
+
+
+def memory_graph(workload: Workload, lowering: Lowering | None = None) -> MemoryGraph:
+    """Return the lifetimes and sizes of a workload's tensors on a target; see ``memory_profile``."""
+    specs = {tensor.name: tensor for tensor in workload.tensors}
+    produced_at, last_use = _lifetimes(workload, specs)
+    sizes = {name: _tensor_bytes(spec, lowering) for name, spec in specs.items()}
+    eager = lowering is not None and lowering.name == EAGER
+    bound = bound_until(workload) if eager else {}
+    scratch = [0] * len(workload.operations)
+    if lowering is not None:
+        for index, operation in enumerate(workload.operations):
+            described = describe_operation(operation, specs)
+            scratch[index] = workspace_bytes(described) if eager else attention_scratch_bytes(described, lowering)
+    end = len(workload.operations) - 1
+    return MemoryGraph(
+        input_bytes=sum(size for name, size in sizes.items() if name not in produced_at),
+        tensors=tuple(
+            LiveTensor(
+                name=name,
+                num_bytes=sizes[name],
+                first=first,
+                last=max(last_use.get(name, end), bound.get(name, 0)),
+            )
+            for name, first in produced_at.items()
+        ),
+        scratch_bytes=tuple(scratch),
+    )
+
+
+def _tensor_bytes(spec: TensorSpec, lowering: Lowering | None) -> int:
+    return spec.num_bytes if lowering is None else padded_bytes(spec.shape, spec.element_bytes, lowering)
+
+
+def _lifetimes(workload: Workload, known: Container[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return for each tensor the index of the operation that makes it, and of the last that reads it."""
     produced_at: dict[str, int] = {}
     last_use: dict[str, int] = {}
     for index, operation in enumerate(workload.operations):
         for name in (*operation.inputs, *operation.outputs):
-            if name not in sizes:
+            if name not in known:
                 raise InputError(f"workload: operation {operation.name!r} names unknown tensor {name!r}")
         for name in operation.inputs:
             last_use[name] = index

@@ -147,19 +147,19 @@ class TorchHostBackend:
         return samples, around
 
     def _trace_memory(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[float, str]:
+        function(*arguments)  # first calls allocate workspaces that stay
         if self.device == "cuda":
             import torch
 
-            function(*arguments)  # first calls allocate library workspaces that stay
             torch.cuda.synchronize()
             held = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             function(*arguments)
             torch.cuda.synchronize()
             return (torch.cuda.max_memory_allocated() - held) / 1e6, "cuda allocator peak above held"
-        from latency_models.backends.torch_memory import peak_live_bytes
+        from latency_models.backends.torch_memory import peak_allocated_bytes
 
-        return peak_live_bytes(lambda: function(*arguments)) / 1e6, "live tensor storages above held"
+        return peak_allocated_bytes(lambda: function(*arguments)) / 1e6, "cpu allocator peak above held"
 
     def _clock(self) -> Callable[[], int]:
         if self.device == "cuda":
