@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latency_models.block_errors import BlockCheck, check_blocks
 from latency_models.conformal import (
-    conformal_quantile,
     error_parts,
     group_held_out_coverage,
     group_quantile,
@@ -19,6 +19,7 @@ from latency_models.conformal import (
     session_scores,
 )
 from latency_models.dataset import Dataset, build_dataset
+from latency_models.domain import fit_domain
 from latency_models.held_out import (
     HeldOut,
     MeasuredNetwork,
@@ -123,9 +124,11 @@ def calibrate(
     stopped = [time for time in data.networks if time.exceeded]
     posterior = add_networks(alone, [*(network.time for network in networks), *stopped])
     model = with_memory(with_latency(base, posterior, observations), networks)
-    model = _with_intervals(model, posterior, networks, held_out, options)
+    check = check_blocks((item.summary for item in observations.blocks), posterior.block_scores, options.coverage)
+    model = _with_intervals(model, check, networks, held_out, options)
     report = _report(model, posterior, networks, held_out, folds, observations, scenario=scenario)
-    return CalibratedPredictor(model=model), replace(report, machine_swing_ratio=machine_swing_ratio(profiles))
+    report = replace(report, machine_swing_ratio=machine_swing_ratio(profiles), block_check=check)
+    return CalibratedPredictor(model=model), report
 
 
 def _check(
@@ -224,7 +227,7 @@ def _base_model(
 
 def _with_intervals(
     model: CalibratedModel,
-    posterior: Posterior,
+    check: BlockCheck,
     networks: Sequence[MeasuredNetwork],
     held_out: Sequence[HeldOut],
     options: CalibrationOptions,
@@ -232,8 +235,8 @@ def _with_intervals(
     scores = session_scores(latency_errors(networks, held_out))
     latency = exp(group_quantile(scores, options.coverage, interpolated=True))
     outside = latency
-    if len(posterior.block_scores) >= needed(options.coverage):
-        outside *= exp(conformal_quantile(posterior.block_scores, options.coverage, items="measured blocks"))
+    if check.prior_ratio is not None:
+        outside *= check.prior_ratio
     else:
         outside = max(outside, model.ratios.outside[1])
     memory = model.ratios.memory
@@ -245,6 +248,8 @@ def _with_intervals(
         latency=(1.0 / latency, latency),
         outside=(1.0 / outside, outside),
         memory=memory,
+        block=None if check.repeat_ratio is None else (1.0 / check.repeat_ratio, check.repeat_ratio),
+        domain=fit_domain([CalibratedPredictor(model=model).price(network.workload) for network in networks]),
     )
     return replace(model, ratios=ratios)
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from latency_models.domain import SummedDistances
 from latency_models.pricing import DENOISER_ALONE, BlockPrice, WorkloadPrice, assemble
 from nas.core.errors import ArchitectureError
 
 if TYPE_CHECKING:
+    from latency_models.domain import Domain
     from latency_models.phases import Pipeline
     from latency_models.pricing import CostPredictor
     from nas.core.architecture import Architecture
@@ -26,7 +28,7 @@ _CHUNK = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Costs of N candidates as arrays of shape (N,)."""
+    """Costs of N candidates as arrays of shape (N,); ``in_domain`` is False where the predictor had to extrapolate."""
 
     latency_ms: FloatArray
     latency_low_ms: FloatArray
@@ -35,6 +37,7 @@ class Scores:
     memory_low_mb: FloatArray
     memory_high_mb: FloatArray
     parameters: NDArray[np.int64]
+    in_domain: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ class CostTable:
         self._slots = slots
         self._order = order
         self._arrays = [_slot_arrays(options) for options in slots]
+        domain = predictor.ratios.domain
+        self._distances = None if domain is None else _distances(domain, base, slots)
 
     @property
     def num_options(self) -> tuple[int, ...]:
@@ -142,10 +147,15 @@ class CostTable:
             memory_low_mb=joined[4],
             memory_high_mb=joined[5],
             parameters=joined[6].astype(np.int64),
+            in_domain=joined[7].astype(bool),
         )
 
     def slot_costs(self) -> SlotCosts:
-        """Return what ``score`` adds up, for solvers that work on the table itself."""
+        """Return what ``score`` adds up, for solvers that work on the table itself.
+
+        Distances from the calibration networks do not add up: upper ends are those of networks in the domain, which
+        ``score`` and ``estimate`` may exceed beyond it.
+        """
         ratios, calls = self.predictor.ratios, self.scenario.denoiser_calls
         inside = self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True)
         outside = _sum_ms(self._base.blocks, in_domain=False)
@@ -192,14 +202,23 @@ class CostTable:
             np.maximum(activation, row[3], out=activation)
             parameters += row[4]  # exact in double precision below 2**53
         other, terms = self.pipeline.latency_ms, self.pipeline.memory()
+        within = (outside == 0.0) & self.pipeline.in_domain
+        low, high = np.array(ratios.latency)
+        if self._distances is not None and ratios.domain is not None:
+            distance = self._distances.of(options)
+            beyond = distance > ratios.domain.limit
+            within &= ~beyond
+            low, high = np.full(len(options), low), np.full(len(options), high)
+            low[beyond], high[beyond] = ratios.latency_at(distance[beyond])
         return (
             calls * (inside + outside) + other.value,
-            calls * (inside * ratios.latency[0] + outside * ratios.outside[0]) + other.low,
-            calls * (inside * ratios.latency[1] + outside * ratios.outside[1]) + other.high,
+            calls * (inside * low + outside * ratios.outside[0]) + other.low,
+            calls * (inside * high + outside * ratios.outside[1]) + other.high,
             terms.peak_mb(weights, activation),
             terms.peak_mb(weights, activation, ratios.memory[0]),
             terms.peak_mb(weights, activation, ratios.memory[1]),
             parameters,
+            within.astype(float),
         )
 
 
@@ -238,6 +257,14 @@ def compile_cost_table(
     table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order, pipeline=pipeline)
     _check_additive(table, counts)
     return table
+
+
+def _distances(domain: Domain, base: WorkloadPrice, slots: tuple[tuple[SlotOption, ...], ...]) -> SummedDistances:
+    return SummedDistances.of_parts(
+        domain,
+        domain.figures(base.blocks, base.weights_mb),
+        [np.array([domain.figures(option.blocks, option.weights_mb) for option in options]) for options in slots],
+    )
 
 
 def _added_blocks(price: WorkloadPrice, base: WorkloadPrice) -> list[tuple[int, BlockPrice]]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from latency_models.domain import Domain
 from latency_models.phases import Pipeline
 from latency_models.profiles import call_label, generation_label
 from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Interval, Origin, PhaseCost
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 
 DENOISER_ALONE = Pipeline()
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class BlockPrice:
     activation_mb: float
     compute_unit: ComputeUnit
     in_domain: bool
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +55,29 @@ class IntervalRatios:
     """Ends of the intervals as ratios of the prediction.
 
     Latency: blocks in the domain and the overhead use ``latency``, blocks outside it ``outside``, and the ends add up.
-    Memory: weights are exact, activations use ``memory``.
+    Memory: weights are exact, activations use ``memory``. A single block is held by ``block`` when it was measured,
+    else by ``outside``; without ``block`` single blocks have no interval. Of a network beyond ``domain`` the ends of
+    ``latency`` move out with its distance, at most to those of ``outside``.
     """
 
     coverage: float
     latency: tuple[float, float]
     outside: tuple[float, float]
     memory: tuple[float, float]
+    block: tuple[float, float] | None = None
+    domain: Domain | None = None
 
     def __post_init__(self) -> None:
-        for name in ("latency", "outside", "memory"):
-            low, high = getattr(self, name)
+        for name in ("latency", "outside", "memory", "block"):
+            low, high = getattr(self, name) or (1.0, 1.0)
             if not 0.0 <= low <= 1.0 <= high:
                 raise ValueError(f"interval ratios {name} must hold 1, got {low} and {high}")
+
+    def latency_at(self, distance: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of ``latency`` for networks at a distance from the calibration networks."""
+        stretch = np.ones(np.shape(distance)) if self.domain is None else self.domain.stretch(distance)
+        low = np.maximum(self.latency[0] ** stretch, min(self.latency[0], self.outside[0]))
+        return low, np.minimum(self.latency[1] ** stretch, max(self.latency[1], self.outside[1]))
 
 
 class CostPredictor(Protocol):
@@ -115,6 +130,7 @@ def assemble(
     """Turn a price into a cost with intervals, the split by phase and a breakdown that sums to the latency."""
     ratios, calls = predictor.ratios, scenario.denoiser_calls
     denoiser_ms = _denoiser_ms(price, ratios, calls)
+    reason = outside_reason(price, ratios, pipeline)
     other_ms, terms = pipeline.latency_ms, pipeline.memory()
     activation_mb = max((block.activation_mb for block in price.blocks), default=0.0)
     low_mb, peak_mb, high_mb = (
@@ -138,12 +154,13 @@ def assemble(
         peak_memory_mb=peak_mb,
         memory_interval_mb=Interval(low=low_mb, high=high_mb, coverage=ratios.coverage),
         parameters=price.parameters,
-        blocks=_blocks(price, calls, pipeline, activation_mb),
+        blocks=_blocks(price, ratios, calls, pipeline, activation_mb),
         device=predictor.device,
         scenario=generation_label(scenario),
         predictor=predictor.name,
         origin=predictor.origin,
-        in_domain=pipeline.in_domain and all(block.in_domain for block in price.blocks),
+        in_domain=not reason,
+        domain_note=reason,
         phases=pipeline.split(denoiser, coverage=ratios.coverage),
     )
 
@@ -152,11 +169,31 @@ def _denoiser_ms(price: WorkloadPrice, ratios: IntervalRatios, calls: int) -> tu
     """Return low end, prediction and high end of all denoiser calls."""
     inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
     outside = calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
-    low, high = (inside * ratios.latency[end] + outside * ratios.outside[end] for end in (0, 1))
+    ends = ratios.latency_at(0.0 if ratios.domain is None else ratios.domain.distance(price))
+    low, high = (inside * float(ends[end]) + outside * ratios.outside[end] for end in (0, 1))
     return low, inside + outside, high
 
 
-def _blocks(price: WorkloadPrice, calls: int, pipeline: Pipeline, activation_mb: float) -> tuple[BlockCost, ...]:
+def outside_reason(price: WorkloadPrice, ratios: IntervalRatios, pipeline: Pipeline = DENOISER_ALONE) -> str:
+    """Say why a predictor had to extrapolate for a network, empty where it had not."""
+    missing = sum(not block.in_domain for block in price.blocks)
+    parts = [f"{missing} of {len(price.blocks)} blocks not measured"] if missing else []
+    parts += [ratios.domain.reason(price)] if ratios.domain is not None else []
+    parts += [] if pipeline.in_domain else ["another phase of the generation not measured"]
+    return "; ".join(part for part in parts if part)
+
+
+def _block_interval(block: BlockPrice, ratios: IntervalRatios, calls: int) -> Interval | None:
+    ends = ratios.block if block.in_domain else ratios.outside
+    if ratios.block is None or ends is None:
+        return None
+    time_ms = calls * block.latency_ms
+    return Interval(low=time_ms * ends[0], high=time_ms * ends[1], coverage=ratios.coverage)
+
+
+def _blocks(
+    price: WorkloadPrice, ratios: IntervalRatios, calls: int, pipeline: Pipeline, activation_mb: float
+) -> tuple[BlockCost, ...]:
     """Return what adds up to the latency: the other phases around the denoiser's blocks, and the overhead."""
     terms = pipeline.memory()
     held_mb = price.weights_mb + terms.weights_mb + terms.arenas_mb
@@ -166,6 +203,7 @@ def _blocks(price: WorkloadPrice, calls: int, pipeline: Pipeline, activation_mb:
             latency_ms=calls * block.latency_ms,
             memory_mb=held_mb + block.activation_mb,
             compute_unit=block.compute_unit,
+            latency_interval_ms=_block_interval(block, ratios, calls),
         )
         for block in price.blocks
     ]

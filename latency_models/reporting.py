@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency_models.block_errors import BlockCheck
 from latency_models.conformal import ErrorParts
 from latency_models.observations import RecordCounts
 from nas.core.cost import ComputeUnit
@@ -116,6 +117,7 @@ class CalibrationReport:
     worst_blocks: tuple[WorstBlock, ...]
     coefficients: tuple[tuple[str, float], ...]
     latency_error_parts: ErrorParts | None = None
+    block_check: BlockCheck | None = None
     records: RecordCounts = _NO_COUNTS
     outliers: tuple[str, ...] = ()
     groups: tuple[PooledGroup, ...] = ()

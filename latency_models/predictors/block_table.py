@@ -214,6 +214,7 @@ class CalibratedPredictor:
             activation_mb=max(0.0, model.memory_offset_mb + model.memory_scale * self.raw_activation_mb(block)),
             compute_unit=model.compute_unit,
             in_domain=entry is not None and entry.measured,
+            kind=block.spec.kind,
         )
 
     def raw_activation_mb(self, block: BlockFeatures) -> float:

@@ -71,6 +71,7 @@ class RooflinePredictor:
                 activation_mb=(block.held_bytes + block.inside_bytes) / 1e6,
                 compute_unit=self.unit.compute_unit,
                 in_domain=False,
+                kind=block.spec.kind,
             )
             for block in block_features(workload)
         )

@@ -31,12 +31,16 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockCost:
-    """Share of one block in a cost: latency over one generation, and peak memory while it runs."""
+    """Share of one block in a cost: latency over one generation, and peak memory while it runs.
+
+    ``latency_interval_ms`` is for this block on its own; blocks' intervals do not add up to the network's.
+    """
 
     block: str
     latency_ms: float
     memory_mb: float
     compute_unit: ComputeUnit = "unknown"
+    latency_interval_ms: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +80,8 @@ class CostEstimate:
 
     ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``. ``phases`` sums to it too;
     files of versions before phases have none, their cost is of the denoiser alone.
-    ``in_domain`` is False when the predictor had to extrapolate. With anything in ``infeasible`` the network does not
-    run on the device in this scenario, whatever its latency would be.
+    ``in_domain`` is False when the predictor had to extrapolate, and ``domain_note`` says why. With anything in
+    ``infeasible`` the network does not run on the device in this scenario, whatever its latency would be.
     """
 
     latency_ms: float
@@ -91,6 +95,7 @@ class CostEstimate:
     predictor: str
     origin: Origin
     in_domain: bool = True
+    domain_note: str = ""
     infeasible: tuple[Infeasibility, ...] = ()
     phases: tuple[PhaseCost, ...] = ()
 

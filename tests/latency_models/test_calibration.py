@@ -87,7 +87,9 @@ def test_unseen_networks_are_predicted_and_covered(
     assert np.median(errors) < 0.02
     assert np.mean(covered) >= 0.85
     assert report.latency_error.spearman == pytest.approx(1.0, abs=0.05)
-    assert all(cost.in_domain and cost.origin == "simulated" for cost in costs)
+    assert all(cost.origin == "simulated" for cost in costs)
+    # Every block was measured, and few of what is left, mostly full, lies beyond what was chosen, sparse to full.
+    assert np.mean([cost.in_domain for cost in costs]) >= 0.8
 
 
 def test_memory_overhead_of_the_device_is_found(
@@ -150,7 +152,9 @@ def test_unmeasured_blocks_leave_the_domain(
         architecture: predict(predictor, space.workload(architecture, scenario), scenario)
         for architecture in space.all()
     }
-    assert {architecture for architecture, cost in costs.items() if not cost.in_domain} == set(outside)
+    not_measured = {architecture for architecture, cost in costs.items() if "not measured" in cost.domain_note}
+    assert not_measured == set(outside)
+    assert not_measured <= {architecture for architecture, cost in costs.items() if not cost.in_domain}
 
 
 def test_report_survives_json(
@@ -163,6 +167,10 @@ def test_report_survives_json(
     assert (report.num_networks, len(report.networks)) == (24, 24)
     assert report.num_blocks == len(distinct_blocks(space, scenario))
     assert report.latency_error.coverage is not None
+    assert report.latency_error_parts is not None
+    assert report.latency_error_parts.repeat_ratio < 0.02
+    assert report.block_check is not None
+    assert report.block_check.num_repeated == report.num_blocks
 
 
 def test_stored_predictor_predicts_the_same(

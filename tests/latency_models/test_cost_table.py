@@ -10,6 +10,7 @@ import pytest
 
 from latency_models import devices
 from latency_models.cost_table import compile_cost_table
+from latency_models.domain import fit_domain
 from latency_models.phases import PhasePrice, Pipeline, Range
 from latency_models.predictors.block_table import (
     BlockRise,
@@ -122,6 +123,27 @@ def test_table_estimate_and_predictor_agree_on_every_architecture(
         assert scores.parameters[index] == direct.parameters == single.parameters
         assert single.latency_interval_ms.low == pytest.approx(direct.latency_interval_ms.low, rel=1e-12)
         assert single.in_domain == direct.in_domain
+
+
+def test_table_and_estimate_agree_on_who_lies_outside_and_how_wide_that_is(
+    space: SmallSpace, scenario: Scenario
+) -> None:
+    everyone = list(space.all())
+    plain = calibrated()
+    sparse = [plain.price(space.workload(item, scenario)) for item in everyone if 0 in space.to_options(item)]
+    domain = fit_domain(sparse[:12])
+    predictor = CalibratedPredictor(model=replace(plain.model, ratios=replace(plain.ratios, domain=domain)))  # type: ignore[attr-defined]
+    table = compile_cost_table(space, scenario, predictor)
+    scores = table.score(np.array([space.to_options(architecture) for architecture in everyone]))
+    costs = [predict(predictor, space.workload(item, scenario), scenario) for item in everyone]
+    assert scores.in_domain.tolist() == [cost.in_domain for cost in costs]
+    assert [table.estimate(item).domain_note for item in everyone] == [cost.domain_note for cost in costs]
+    assert sum("distance" in cost.domain_note for cost in costs) > 3
+    for found, direct in (
+        (scores.latency_low_ms, [cost.latency_interval_ms.low for cost in costs]),
+        (scores.latency_high_ms, [cost.latency_interval_ms.high for cost in costs]),
+    ):
+        np.testing.assert_allclose(found, direct, rtol=1e-9)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
