@@ -211,8 +211,6 @@ def _base_model(
         scenario=call_label(scenario),
         precision=scenario.precision,
         tables=(),
-        overhead_ms=0.0,
-        ms_per_weight_mb=0.0,
         infeasible=observations.infeasible,
         rises=tuple(BlockRise(signature=name, inside_mb=rises[name]) for name in sorted(rises)),
         inside_scale=float(np.median(ratios_mb)) if ratios_mb else 1.0,
@@ -367,8 +365,8 @@ def _pooled_groups(model: CalibratedModel) -> tuple[PooledGroup, ...]:
 
 def _coefficients(model: CalibratedModel, posterior: Posterior) -> tuple[tuple[str, float], ...]:
     pairs = [
-        ("overhead_ms", model.overhead_ms),
-        ("ms_per_weight_mb", model.ms_per_weight_mb),
+        ("overhead_ms", model.table.overhead_ms),
+        ("ms_per_weight_mb", model.table.ms_per_weight_mb),
         ("noise_ratio", posterior.noise_ratio),
         ("memory_scale", model.memory_scale),
         ("memory_offset_mb", model.memory_offset_mb),

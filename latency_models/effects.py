@@ -3,7 +3,7 @@
 The logarithm of the time of a block measured alone is that of its prior (roofline) plus effects of the device, its
 compute unit, the OS version, the block's kind, and the block itself. Within a network the block takes that time times a
 context factor (common, per kind, its own deviation), plus an extra in ms (common, per kind). A network takes the sum of
-its blocks, an overhead of the call, and a time per MB of weights.
+its blocks, an overhead of the call, and a time per MB of weights. An OS version makes all of these slower alike.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Effects:
             names += [("kind", kind), ("context_kind", kind), ("extra_kind", kind)]
             names += [("unit_kind", unit, kind) for unit in self.units]
             names += [("os_kind", system, kind) for system in self.systems]
-        names += [("unit", unit) for unit in self.units] + [("os", system) for system in self.systems]
+        names += [(name, unit) for unit in self.units for name in ("unit", "unit_overhead")]
+        names += [("os", system) for system in self.systems]
         for signature in sorted(known):
             names += [("block", signature), ("deviation", signature)]
             names += [("unit_block", unit, signature) for unit in self.units]
@@ -116,6 +117,25 @@ class Effects:
             row[[self.index("context"), self.index("context_kind", kind), self.index("deviation", signature)]] = 1.0
         return rows
 
+    def constant_row(self, shape: NetworkShape, group: Group) -> FloatArray:
+        """Return d(time of ``shape`` beyond its scaled blocks) / d unknowns, before the OS version's factor, (D,)."""
+        row = np.zeros(len(self))
+        row[self.index("overhead")] = 1.0
+        row[self.index("weights")] = shape.weights_mb
+        if self.units:
+            row[self.index("unit_overhead", group.compute_unit)] = 1.0
+        for name in shape.blocks:
+            row[self.index("extra")] += 1.0
+            row[self.index("extra_kind", self.known[name].kind)] += 1.0
+        return row
+
+    def system_row(self, group: Group) -> FloatArray:
+        """Return d log(factor of the group's OS version) / d unknowns, (D,)."""
+        row = np.zeros(len(self))
+        if self.systems:
+            row[self.index("os", group.os_build)] = 1.0
+        return row
+
     def _alone(self, signature: str, group: Group) -> list[int]:
         kind = self.known[signature].kind
         found = [("device",), ("kind", kind), ("block", signature)]
@@ -136,18 +156,18 @@ class NetworkRows:
         self._context = effects.context_rows(items)
         self._prior = np.array([effects.prior_log_ms(name, group.compute_unit) for name, group in items])
         self._counts = np.zeros((len(networks), len(items)))
-        self._linear = np.zeros((len(networks), len(effects)))
-        for index, (shape, group) in enumerate(networks):
+        for counts, (shape, group) in zip(self._counts, networks, strict=True):
             for name in shape.blocks:
-                self._counts[index, position[name, group]] += 1.0
-                self._linear[index, effects.index("extra")] += 1.0
-                self._linear[index, effects.index("extra_kind", effects.known[name].kind)] += 1.0
-            self._linear[index, effects.index("overhead")] = 1.0
-            self._linear[index, effects.index("weights")] = shape.weights_mb
+                counts[position[name, group]] += 1.0
+        width = len(effects)
+        self._constant = np.reshape([effects.constant_row(shape, group) for shape, group in networks], (-1, width))
+        self._system = np.reshape([effects.system_row(group) for _, group in networks], (-1, width))
 
     def times_ms(self, unknowns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the networks' times (N,) and their derivatives (N, D)."""
-        blocks_ms = np.exp(self._prior + self._context @ unknowns)
-        scaled = self._counts * blocks_ms
-        total = scaled.sum(axis=1)
-        return np.maximum(total + self._linear @ unknowns, LEAST_SHARE * total), scaled @ self._context + self._linear
+        scaled = self._counts * np.exp(self._prior + self._context @ unknowns)
+        blocks_ms = scaled.sum(axis=1)
+        factor = np.exp(self._system @ unknowns)
+        constant_ms = factor * (self._constant @ unknowns)
+        rows = scaled @ self._context + factor[:, None] * self._constant + constant_ms[:, None] * self._system
+        return np.maximum(blocks_ms + constant_ms, LEAST_SHARE * blocks_ms), rows

@@ -41,13 +41,8 @@ class HeldOut:
 
 
 def with_latency(base: CalibratedModel, posterior: Posterior, observations: Observations) -> CalibratedModel:
-    """Return ``base`` with the tables and constants of a posterior."""
-    return replace(
-        base,
-        tables=group_tables(posterior, observations),
-        overhead_ms=posterior.value("overhead"),
-        ms_per_weight_mb=posterior.value("weights"),
-    )
+    """Return ``base`` with the tables of a posterior."""
+    return replace(base, tables=group_tables(posterior, observations))
 
 
 def with_memory(model: CalibratedModel, networks: Sequence[MeasuredNetwork]) -> CalibratedModel:

@@ -123,12 +123,21 @@ class Posterior:
         mean = self.unknowns.mean
         logs = self.effects.context_rows(items) @ mean
         logs += [self.effects.prior_log_ms(name, group.compute_unit) for name, group in items]
-        kinds = [self.effects.known[name].kind for name, _ in items]
-        return np.exp(logs) + [self.extra_ms(kind) for kind in kinds]
+        return np.exp(logs) + [self.extra_ms(self.effects.known[name].kind, group) for name, group in items]
 
-    def extra_ms(self, kind: str) -> float:
+    def extra_ms(self, kind: str, group: Group) -> float:
         """Return what a block of ``kind`` takes within networks beyond its scaled time alone."""
-        return self.value("extra") + (self.value("extra_kind", kind) if self.effects.has("extra_kind", kind) else 0.0)
+        own = self.value("extra_kind", kind) if self.effects.has("extra_kind", kind) else 0.0
+        return self.system_factor(group) * (self.value("extra") + own)
+
+    def overhead_ms(self, group: Group) -> float:
+        """Return the time of a call that no block accounts for."""
+        own = self.value("unit_overhead", group.compute_unit) if self.effects.units else 0.0
+        return self.system_factor(group) * (self.value("overhead") + own)
+
+    def system_factor(self, group: Group) -> float:
+        """Return how much slower the group's OS version makes everything."""
+        return float(np.exp(self.effects.system_row(group) @ self.unknowns.mean))
 
     def prior_scale(self, kind: str, group: Group) -> float:
         """Return the factor from prior time to time within networks for a block of ``kind`` never seen."""
@@ -208,14 +217,16 @@ def _prior(effects: Effects, prior: DevicePrior, spreads: Mapping[str, float], *
         sd[index] = spreads.get(name, 0.0)
     wide = log(prior.factor) / NORMAL_90  # the factor holds nine of ten devices
     sd[effects.index("device")] = wide
+    overhead_sd = _OVERHEAD_BLOCKS * max(typical_ms, prior.call_overhead_ms)
     for unit in effects.units:
         sd[effects.index("unit", unit)] = wide
+        sd[effects.index("unit_overhead", unit)] = overhead_sd
     sd[effects.index("context")] = _CONTEXT_SD
     # A block alone pays for a call of its own.
     mean[effects.index("extra")] = -prior.call_overhead_ms
     sd[effects.index("extra")] = max(_CONTEXT_SD * typical_ms, prior.call_overhead_ms)
     mean[effects.index("overhead")] = prior.call_overhead_ms
-    sd[effects.index("overhead")] = _OVERHEAD_BLOCKS * max(typical_ms, prior.call_overhead_ms)
+    sd[effects.index("overhead")] = overhead_sd
     sd[effects.index("weights")] = _OVERHEAD_BLOCKS * typical_ms
     sd[effects.families()["extra_kind"]] = spreads["extra_kind"] * typical_ms
     return Gaussian(mean=mean, covariance=np.diag(sd**2))

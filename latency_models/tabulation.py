@@ -46,6 +46,8 @@ def group_tables(posterior: Posterior, observations: Observations) -> tuple[Grou
                 ratio=ratio,
                 ratio_sd=ratio_sd,
                 network_anchor=anchors.get(group),
+                overhead_ms=posterior.overhead_ms(group),
+                ms_per_weight_mb=posterior.system_factor(group) * posterior.value("weights"),
                 entries=tuple(
                     TableEntry(signature=name, latency_ms=float(ms), measured=(name, group.compute_unit) in measured)
                     for name, ms in zip(signatures, times, strict=True)
@@ -70,7 +72,7 @@ def _best_known(observations: Observations, groups: Sequence[Group]) -> Group:
 def _within_ms(posterior: Posterior, signatures: Sequence[str], group: Group) -> FloatArray:
     items = [(name, group) for name in signatures]
     times = posterior.block_ms(items)
-    extras = np.array([posterior.extra_ms(posterior.effects.known[name].kind) for name in signatures])
+    extras = np.array([posterior.extra_ms(posterior.effects.known[name].kind, group) for name in signatures])
     within: FloatArray = np.maximum(times, _LEAST_SHARE * (times - extras))
     return within
 
@@ -95,6 +97,6 @@ def _against(posterior: Posterior, signatures: Sequence[str], group: Group, main
 def _kinds(posterior: Posterior, group: Group) -> tuple[KindEffect, ...]:
     kinds = sorted({block.kind for block in posterior.effects.known.values()})
     return tuple(
-        KindEffect(kind=kind, scale=posterior.prior_scale(kind, group), extra_ms=posterior.extra_ms(kind))
+        KindEffect(kind=kind, scale=posterior.prior_scale(kind, group), extra_ms=posterior.extra_ms(kind, group))
         for kind in ("", *kinds)
     )

@@ -57,6 +57,8 @@ class GroupTable:
         ratio: Time against the group with the most networks, mean over blocks; 1 for that group itself.
         ratio_sd: Standard deviation of the logarithm of ``ratio``; intervals of this group are wider by it.
         network_anchor: Machine speed that its times refer to, or None.
+        overhead_ms: Time of a call that no block accounts for.
+        ms_per_weight_mb: Extra time per MB of weights, which a block measured alone keeps in cache.
         kinds: Effects on the prior of blocks that are not in the table; the kind ``""`` stands for all other kinds.
     """
 
@@ -66,6 +68,8 @@ class GroupTable:
     ratio: float
     ratio_sd: float
     network_anchor: AnchorReference | None
+    overhead_ms: float
+    ms_per_weight_mb: float
     entries: tuple[TableEntry, ...]
     kinds: tuple[KindEffect, ...]
 
@@ -87,8 +91,6 @@ class CalibratedModel:
         prior_device: Device file whose roofline prices blocks that are not in the table.
         scenario: ``call_label`` it holds for.
         tables: One for each OS version and compute unit that was measured.
-        overhead_ms: Time of a call that no block accounts for.
-        ms_per_weight_mb: Extra time per MB of weights, which a block measured alone keeps in cache.
         infeasible: What did not compile, load or run.
         rises: Measured rises of memory inside blocks.
         inside_scale: Measured over liveness rise inside blocks, for blocks that were not measured.
@@ -102,8 +104,6 @@ class CalibratedModel:
     scenario: str
     precision: Precision
     tables: tuple[GroupTable, ...]
-    overhead_ms: float
-    ms_per_weight_mb: float
     infeasible: tuple[Infeasible, ...] = ()
     rises: tuple[BlockRise, ...]
     inside_scale: float
@@ -156,7 +156,7 @@ class CalibratedPredictor:
     @property
     def ratios(self) -> IntervalRatios:
         """Conformal ends of the intervals, widened by what is not known of the priced OS version and unit."""
-        ratios, sd = self.model.ratios, self.model.table.ratio_sd
+        ratios, sd = self.model.ratios, self._table.ratio_sd
         if sd == 0.0:
             return ratios
         wide = exp(_NORMAL_90 * sd)
@@ -193,7 +193,7 @@ class CalibratedPredictor:
         """Price one call of ``workload``."""
         return WorkloadPrice(
             blocks=tuple(self._price_block(block) for block in block_features(workload)),
-            overhead_ms=self.model.overhead_ms,
+            overhead_ms=self._table.overhead_ms,
             weights_mb=workload.weight_bytes / 1e6,
             parameters=workload.parameters,
         )
@@ -207,7 +207,7 @@ class CalibratedPredictor:
             effect = self._kinds.get(block.spec.kind) or self._kinds[""]
             base_ms = effect.scale * prior_block_ms(block, self._unit, precision=model.precision)
             extra_ms = effect.extra_ms
-        extra_ms += model.ms_per_weight_mb * block.weight_bytes / 1e6
+        extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
         return BlockPrice(
             block=block.block,
             latency_ms=max(_LEAST_SHARE * base_ms, base_ms + extra_ms),
@@ -225,12 +225,16 @@ class CalibratedPredictor:
         return block.held_bytes / 1e6 + inside_mb
 
     @cached_property
+    def _table(self) -> GroupTable:
+        return self.model.table
+
+    @cached_property
     def _entries(self) -> dict[str, TableEntry]:
-        return {entry.signature: entry for entry in self.model.table.entries}
+        return {entry.signature: entry for entry in self._table.entries}
 
     @cached_property
     def _kinds(self) -> dict[str, KindEffect]:
-        return {effect.kind: effect for effect in self.model.table.kinds}
+        return {effect.kind: effect for effect in self._table.kinds}
 
     @cached_property
     def _rises(self) -> dict[str, float]:

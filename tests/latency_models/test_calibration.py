@@ -22,7 +22,7 @@ from latency_models.profiles import call_label
 from latency_models.reporting import CalibrationReport, summarise_errors
 from latency_models.storage import load_predictor, save_predictor
 from nas.core.errors import ConfigError, InputError, ProfileError
-from nas.core.profile import ProfileSet
+from nas.core.profile import Failure, ProfileSet
 from nas.core.rng import RandomStreams
 
 if TYPE_CHECKING:
@@ -303,3 +303,133 @@ def test_impossible_numbers_of_networks_are_refused(space: SmallSpace, count: in
 def test_distinct_blocks_are_all_blocks_of_all_architectures(space: SmallSpace, scenario: Scenario) -> None:
     every = {spec.signature for network in space.all() for _, spec in space.workload(network, scenario).blocks}
     assert set(distinct_blocks(space, scenario)) == every
+
+
+def on_new_os(profiles: ProfileSet, subjects: set[str], *, factor: float) -> ProfileSet:
+    """Add records of a newer OS version for ``subjects``, everything ``factor`` times as slow, the anchor alike."""
+    newer = tuple(
+        replace(
+            record,
+            device=replace(record.device, os_build="newer"),
+            samples_ms=tuple(factor * value for value in record.samples_ms),
+            anchor_ms=tuple(factor * value for value in record.anchor_ms),
+            taken_at=f"tomorrow {record.taken_at}",
+        )
+        for record in profiles.records
+        if record.subject in subjects
+    )
+    return ProfileSet(records=profiles.records + newer)
+
+
+def test_five_networks_of_a_new_os_version_move_the_whole_table(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, phone = profile_phone(space, scenario, networks, tmp_path / "records.jsonl")
+    both = on_new_os(profiles, {network.digest for network in networks[:5]}, factor=1.25)
+    predictor, report = calibrate(both, workloads_of(space, scenario, networks), scenario, DEVICE)
+    unseen = [architecture for architecture in space.all() if architecture not in set(networks)]
+    for system, factor in (("newer", 1.25), ("simulated", 1.0)):
+        there = predictor.at(os_build=system)
+        ratios = [
+            predict(there, space.workload(architecture, scenario), scenario).latency_ms
+            / (scenario.denoiser_calls * phone.true_ms(architecture.digest))
+            for architecture in unseen
+        ]
+        assert np.median(ratios) == pytest.approx(factor, rel=0.03)
+    assert predictor.model.os_build == "newer"
+    assert [group.os_build for group in report.groups] == ["newer", "simulated"]
+    assert report.groups[0].ratio == pytest.approx(1.25, rel=0.03)
+    assert 0.0 < report.groups[0].ratio_sd < 0.03
+
+
+def test_repeats_of_one_network_share_a_fold(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    both = on_new_os(profiles, {network.digest for network in networks[:6]}, factor=1.1)
+    _, report = calibrate(both, workloads_of(space, scenario, networks), scenario, DEVICE)
+    folds: dict[str, set[int]] = {}
+    for row in report.networks:
+        folds.setdefault(row.subject, set()).add(row.fold)
+    assert len(report.networks) == 30
+    assert all(len(found) == 1 for found in folds.values())
+
+
+def test_the_os_version_to_price_can_be_named_and_must_be_known(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    both = on_new_os(profiles, {networks[0].digest}, factor=1.2)
+    workloads = workloads_of(space, scenario, networks)
+    named = CalibrationOptions(os_build="simulated")
+    assert calibrate(both, workloads, scenario, DEVICE, named)[0].model.os_build == "simulated"
+    with pytest.raises(ProfileError, match="no records of OS version '9' on 'cpu'; there are 'newer' on 'cpu'"):
+        calibrate(both, workloads, scenario, DEVICE, CalibrationOptions(os_build="9"))
+
+
+def test_throttled_records_are_left_out_and_counted(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    cool = ProfileSet(records=tuple(replace(record, anchor_ms=()) for record in profiles.records))
+    hot = tuple(
+        replace(
+            record,
+            samples_ms=tuple(1.6 * value for value in record.samples_ms),
+            thermal_states=("serious",),
+            taken_at=f"later {record.taken_at}",
+        )
+        for record in cool.records[::2]
+    )
+    workloads = workloads_of(space, scenario, networks)
+    expected, _ = calibrate(cool, workloads, scenario, DEVICE)
+    predictor, report = calibrate(ProfileSet(records=cool.records + hot), workloads, scenario, DEVICE)
+    assert report.records.throttled_records == len(hot)
+    for architecture in networks:
+        workload = space.workload(architecture, scenario)
+        ours = predict(predictor, workload, scenario).latency_ms
+        assert ours == pytest.approx(predict(expected, workload, scenario).latency_ms, rel=1e-6)
+
+
+def test_failures_are_kept_in_the_predictor_and_counted(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet, tmp_path: Path
+) -> None:
+    template = replace(profiles.records[0], samples_ms=(), anchor_ms=(), warmup=0, thermal_states=())
+    refused = replace(
+        template, subject="wide(x)", level="block", failure=Failure(stage="compile", message="rank 5 not supported")
+    )
+    limit_ms = 1e3
+    stopped = replace(
+        template,
+        subject=networks[1].digest,
+        level="network",
+        failure=Failure(stage="timeout", message="stopped", limit_ms=limit_ms),
+    )
+    timed = tuple(record for record in profiles.records if record.subject != networks[1].digest)
+    known = workloads_of(space, scenario, networks)
+    predictor, report = calibrate(ProfileSet(records=(*timed, refused, stopped)), known, scenario, DEVICE)
+    save_predictor(tmp_path / "predictor.json", predictor)
+    again = load_predictor(tmp_path / "predictor.json").model.infeasible
+    assert [(item.subject, item.stage, item.reason) for item in again] == [
+        ("wide(x)", "compile", "rank 5 not supported")
+    ]
+    assert (report.num_infeasible, report.num_bounds, report.num_networks) == (1, 1, 23)
+
+
+def test_an_outlying_network_is_named_and_moves_no_other(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    victim = networks[5].digest
+    wrong = ProfileSet(
+        records=tuple(
+            replace(record, samples_ms=tuple(2.0 * value for value in record.samples_ms))
+            if record.subject == victim
+            else record
+            for record in profiles.records
+        )
+    )
+    workloads = workloads_of(space, scenario, networks)
+    expected, _ = calibrate(profiles, workloads, scenario, DEVICE)
+    predictor, report = calibrate(wrong, workloads, scenario, DEVICE)
+    assert report.outliers == (victim,)
+    for architecture in networks:
+        workload = space.workload(architecture, scenario)
+        ours = predict(predictor, workload, scenario).latency_ms
+        assert ours == pytest.approx(predict(expected, workload, scenario).latency_ms, rel=0.02)

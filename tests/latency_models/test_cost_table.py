@@ -53,6 +53,8 @@ def calibrated() -> CostPredictor:
                     ratio=1.0,
                     ratio_sd=0.0,
                     network_anchor=None,
+                    overhead_ms=0.4,
+                    ms_per_weight_mb=0.3,
                     entries=(TableEntry(signature="thin(elements=4000,inner=2000)", latency_ms=0.7, measured=True),),
                     kinds=(
                         KindEffect(kind="", scale=1.3, extra_ms=0.02),
@@ -61,8 +63,6 @@ def calibrated() -> CostPredictor:
                 ),
             ),
             rises=(BlockRise(signature="thin(elements=4000,inner=2000)", inside_mb=0.031),),
-            overhead_ms=0.4,
-            ms_per_weight_mb=0.3,
             inside_scale=1.2,
             memory_scale=0.97,
             memory_offset_mb=0.004,

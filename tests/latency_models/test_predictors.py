@@ -68,6 +68,8 @@ def table(**changes: Any) -> GroupTable:
         "ratio": 1.0,
         "ratio_sd": 0.0,
         "network_anchor": None,
+        "overhead_ms": 0.0,
+        "ms_per_weight_mb": 0.0,
         "entries": (TableEntry(signature="base(size=1)", latency_ms=3.0, measured=True),),
         "kinds": (KindEffect(kind="", scale=1.0, extra_ms=0.0),),
     }
@@ -84,8 +86,6 @@ def model(**changes: Any) -> CalibratedModel:
         "precision": "float32",
         "tables": (table(),),
         "rises": (BlockRise(signature="base(size=1)", inside_mb=0.5),),
-        "overhead_ms": 0.25,
-        "ms_per_weight_mb": 0.0,
         "inside_scale": 1.0,
         "memory_scale": 1.0,
         "memory_offset_mb": 0.0,
@@ -132,8 +132,8 @@ def test_measured_block_takes_its_table_time(workload_builder: Any, scenario: Sc
     cost = predict(
         CalibratedPredictor(model=model()), one_block(workload_builder, parameters=10, elements=10), scenario
     )
-    assert cost.latency_ms == pytest.approx(8 * 3.25)
-    assert (cost.latency_interval_ms.low, cost.latency_interval_ms.high) == pytest.approx((26 * 0.9, 26 * 1.2))
+    assert cost.latency_ms == pytest.approx(8 * 3.0)
+    assert (cost.latency_interval_ms.low, cost.latency_interval_ms.high) == pytest.approx((24 * 0.9, 24 * 1.2))
     assert cost.in_domain
 
 
@@ -142,7 +142,7 @@ def test_unmeasured_block_takes_the_scaled_roofline_and_the_wide_interval(
 ) -> None:
     workload = one_block(workload_builder, parameters=5_000_000, elements=10, kind="other")
     tables = (table(kinds=(KindEffect(kind="", scale=3.0, extra_ms=0.0),)),)
-    cost = predict(CalibratedPredictor(model=model(tables=tables, overhead_ms=0.0)), workload, scenario)
+    cost = predict(CalibratedPredictor(model=model(tables=tables)), workload, scenario)
     # host_cpu prior: 1e10 FLOP at 5e10/s = 200 ms, + 0.01 ms an operation + 0.05 ms a call.
     assert cost.latency_ms == pytest.approx(8 * 3 * 200.06, rel=1e-6)
     assert cost.latency_interval_ms.high == pytest.approx(2.0 * cost.latency_ms)
@@ -158,13 +158,13 @@ def test_a_block_that_only_networks_speak_for_is_priced_from_the_table_outside_t
         one_block(workload_builder, parameters=10, elements=10),
         scenario,
     )
-    assert cost.latency_ms == pytest.approx(8 * 3.25)
+    assert cost.latency_ms == pytest.approx(8 * 3.0)
     assert not cost.in_domain
 
 
 def test_effects_apply_to_their_kind_and_the_common_one_to_the_rest(workload_builder: Any, scenario: Scenario) -> None:
     effects = (KindEffect(kind="", scale=2.0, extra_ms=0.1), KindEffect(kind="mix", scale=1.5, extra_ms=0.5))
-    predictor = CalibratedPredictor(model=model(tables=(table(kinds=effects),), overhead_ms=0.0))
+    predictor = CalibratedPredictor(model=model(tables=(table(kinds=effects),)))
     costs = [
         predict(predictor, one_block(workload_builder, parameters=25_000, elements=10, kind=kind), scenario)
         for kind in ("mix", "other")
@@ -173,14 +173,14 @@ def test_effects_apply_to_their_kind_and_the_common_one_to_the_rest(workload_bui
     assert [cost.latency_ms / 8 for cost in costs] == pytest.approx([1.5 * 1.06 + 0.5, 2.0 * 1.06 + 0.1])
 
 
-def test_weights_take_their_time_in_every_block(workload_builder: Any, scenario: Scenario) -> None:
-    predictor = CalibratedPredictor(model=model(ms_per_weight_mb=2.0, overhead_ms=0.0))
+def test_weights_and_calls_take_their_time(workload_builder: Any, scenario: Scenario) -> None:
+    predictor = CalibratedPredictor(model=model(tables=(table(ms_per_weight_mb=2.0, overhead_ms=0.25),)))
     cost = predict(predictor, one_block(workload_builder, parameters=250_000, elements=10), scenario)
-    assert cost.latency_ms == pytest.approx(8 * (3.0 + 2.0 * 1.0))
+    assert cost.latency_ms == pytest.approx(8 * (3.0 + 2.0 * 1.0 + 0.25))
 
 
 def test_corrections_never_take_more_than_nine_tenths_away(workload_builder: Any, scenario: Scenario) -> None:
-    wild = model(tables=(table(kinds=(KindEffect(kind="", scale=1.0, extra_ms=-4.0),)),), overhead_ms=0.0)
+    wild = model(tables=(table(kinds=(KindEffect(kind="", scale=1.0, extra_ms=-4.0),)),))
     workload = one_block(workload_builder, parameters=25_000, elements=10, kind="other")
     cost = predict(CalibratedPredictor(model=wild), workload, scenario)
     assert cost.latency_ms == pytest.approx(8 * 0.106)
@@ -190,7 +190,7 @@ def test_a_named_os_version_is_priced_from_its_own_table(workload_builder: Any, 
     newer = table(
         os_build="23B", ratio_sd=0.1, entries=(TableEntry(signature="base(size=1)", latency_ms=4.0, measured=True),)
     )
-    predictor = CalibratedPredictor(model=model(tables=(table(), newer), overhead_ms=0.0))
+    predictor = CalibratedPredictor(model=model(tables=(table(), newer)))
     workload = one_block(workload_builder, parameters=10, elements=10)
     cost = predict(predictor.at(os_build="23B"), workload, scenario)
     assert predict(predictor, workload, scenario).latency_ms == pytest.approx(8 * 3.0)
