@@ -30,6 +30,7 @@ from latency_models.held_out import (
     with_latency,
     with_memory,
 )
+from latency_models.memory_fit import network_readings
 from latency_models.observations import Observations, observe
 from latency_models.posterior import Posterior, add_networks, fit_blocks
 from latency_models.predictors.block_table import BlockRise, CalibratedModel, CalibratedPredictor
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from latency_models.devices import DeviceSpec
     from latency_models.effects import Group
+    from latency_models.memory_fit import MemoryReading
     from nas.core.profile import ProfileSet
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
@@ -116,14 +118,17 @@ def calibrate(
     observations = observe(profiles)
     data = build_dataset(observations, workloads, scenario, device)
     alone = fit_blocks(data.effects, data.blocks, data.prior)
-    networks = _networks(observations, data, workloads)
+    readings = network_readings(profiles, workloads)
+    networks = _networks(observations, data, workloads, readings)
+    timed = {network.summary.subject for network in networks}
+    exceeded = [(workloads[name], reading) for name, reading in readings.items() if name not in timed]
     group = _priced_group(observations, scenario, device, options)
     base = _base_model(profiles, observations, data, group=group, scenario=scenario, device=device, options=options)
     folds = deal_folds([network.summary.subject for network in networks], folds=options.folds, seed=options.seed)
-    held_out = hold_out(base, alone, networks, folds, observations, data)
+    held_out = hold_out(base, alone, networks, folds, observations, data, exceeded)
     stopped = [time for time in data.networks if time.exceeded]
     posterior = add_networks(alone, [*(network.time for network in networks), *stopped])
-    model = with_memory(with_latency(base, posterior, observations), networks)
+    model = with_memory(with_latency(base, posterior, observations), networks, exceeded)
     check = check_blocks((item.summary for item in observations.blocks), posterior.block_scores, options.coverage)
     model = _with_intervals(model, check, networks, held_out, options)
     report = _report(model, posterior, networks, held_out, folds, observations, scenario=scenario)
@@ -154,11 +159,19 @@ def _check(
 
 
 def _networks(
-    observations: Observations, data: Dataset, workloads: Mapping[str, Workload]
+    observations: Observations,
+    data: Dataset,
+    workloads: Mapping[str, Workload],
+    readings: Mapping[str, MemoryReading],
 ) -> tuple[MeasuredNetwork, ...]:
     timed = [time for time in data.networks if not time.exceeded]
     return tuple(
-        MeasuredNetwork(summary=item.summary, time=time, workload=workloads[time.subject])
+        MeasuredNetwork(
+            summary=item.summary,
+            time=time,
+            workload=workloads[time.subject],
+            reading=readings.get(time.subject),
+        )
         for item, time in zip(observations.networks, timed, strict=True)
     )
 
@@ -198,9 +211,9 @@ def _base_model(
         if item.summary.peak_memory_mb is not None
     }
     ratios_mb = [
-        rises[signature] / (block.inside_bytes / 1e6)
+        rises[signature] / (block.alone_bytes / 1e6)
         for signature, block in data.features.items()
-        if signature in rises and block.inside_bytes > 0
+        if signature in rises and block.alone_bytes > 0
     ]
     outside = (1.0 / device.prior_factor.value, device.prior_factor.value)
     return CalibratedModel(
@@ -301,7 +314,7 @@ def _report(
 
 def _row(model: CalibratedModel, network: MeasuredNetwork, item: HeldOut, fold: int, calls: int) -> NetworkResult:
     weights_mb = network.workload.weight_bytes / 1e6
-    rise_mb = network.summary.peak_memory_mb
+    rise_mb = network.activation_mb
     ratios = model.ratios
     return NetworkResult(
         subject=network.summary.subject,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class BlockFeatures:
     """Work and memory of one block in its network.
 
-    ``held_bytes`` are alive around it, ``inside_bytes`` what its own operations add at their peak.
+    ``held_bytes`` are alive around it, ``inside_bytes`` what its own operations add at their peak, ``alone_bytes`` what
+    they add where the caller keeps its inputs, as when it is measured alone.
     """
 
     block: str
@@ -26,6 +27,7 @@ class BlockFeatures:
     operations: tuple[OperationFeatures, ...]
     held_bytes: int
     inside_bytes: int
+    alone_bytes: int
 
     @property
     def flops(self) -> int:
@@ -60,6 +62,7 @@ def block_features(workload: Workload, lowering: Lowering | None = None) -> tupl
             operations=tuple(describe_operation(operation, tensors) for operation in by_block[memory.block]),
             held_bytes=memory.held_bytes,
             inside_bytes=memory.inside_bytes,
+            alone_bytes=memory.alone_bytes,
         )
         for memory in memory_profile(workload, lowering).blocks
     )

@@ -7,8 +7,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from latency_models.conformal import log_score
-from latency_models.features import block_features
-from latency_models.fitting import fit_memory
+from latency_models.memory_fit import MemoryReading, fit_memory
 from latency_models.posterior import NetworkTime, Posterior, add_networks
 from latency_models.predictors.block_table import CalibratedModel, CalibratedPredictor
 from latency_models.summaries import Summary
@@ -30,6 +29,12 @@ class MeasuredNetwork:
     summary: Summary
     time: NetworkTime
     workload: Workload
+    reading: MemoryReading | None = None
+
+    @property
+    def activation_mb(self) -> float | None:
+        """Measured activation memory; None without a reading, or with a bound alone."""
+        return None if self.reading is None or self.reading.at_least else self.reading.value_mb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +50,23 @@ def with_latency(base: CalibratedModel, posterior: Posterior, observations: Obse
     return replace(base, tables=group_tables(posterior, observations))
 
 
-def with_memory(model: CalibratedModel, networks: Sequence[MeasuredNetwork]) -> CalibratedModel:
-    """Return ``model`` with the memory line fitted on those of ``networks`` that have a reading."""
+def with_memory(
+    model: CalibratedModel, networks: Sequence[MeasuredNetwork], exceeded: Sequence[tuple[Workload, MemoryReading]] = ()
+) -> CalibratedModel:
+    """Return ``model`` with the memory line fitted on those of ``networks`` that have a reading.
+
+    ``exceeded`` are networks that ran out of memory, each with its bound.
+    """
     predictor = CalibratedPredictor(model=model)
-    readings = [network for network in networks if network.summary.peak_memory_mb is not None]
-    if not readings:
+    known = [(network.workload, network.reading) for network in networks if network.reading is not None]
+    if not known:
         return model
-    scale, offset = fit_memory(
-        [max(map(predictor.raw_activation_mb, block_features(network.workload))) for network in readings],
-        [network.summary.peak_memory_mb or 0.0 for network in readings],
+    pairs = [*known, *exceeded]
+    line = fit_memory(
+        [max(map(predictor.raw_activation_mb, predictor.features(workload))) for workload, _ in pairs],
+        [reading for _, reading in pairs],
     )
-    return replace(model, memory_scale=scale, memory_offset_mb=offset)
+    return replace(model, memory_scale=line.scale, memory_offset_mb=line.constant_mb)
 
 
 def deal_folds(subjects: Sequence[str], *, folds: int, seed: int) -> list[int]:
@@ -74,8 +85,12 @@ def hold_out(
     folds: Sequence[int],
     observations: Observations,
     data: Dataset,
+    exceeded: Sequence[tuple[Workload, MemoryReading]] = (),
 ) -> list[HeldOut]:
-    """Predict each network by the fit without its fold; a network stopped at a limit is in every fit but its own."""
+    """Predict each network by the fit without its fold; a network stopped at a limit is in every fit but its own.
+
+    ``exceeded`` are networks that ran out of memory and have no time; they are in every fit.
+    """
     stopped = [time for time in data.networks if time.exceeded]
     models = []
     for fold in range(max(folds) + 1):
@@ -83,7 +98,7 @@ def hold_out(
         left_out = {network.summary.subject for network, own in zip(networks, folds, strict=True) if own == fold}
         limits = [time for time in stopped if time.subject not in left_out]
         posterior = add_networks(alone, [*(network.time for network in kept), *limits])
-        models.append(with_memory(with_latency(base, posterior, observations), kept))
+        models.append(with_memory(with_latency(base, posterior, observations), kept, exceeded))
     return [_call(models[fold], network) for network, fold in zip(networks, folds, strict=True)]
 
 
@@ -108,7 +123,7 @@ def latency_errors(networks: Sequence[MeasuredNetwork], held_out: Sequence[HeldO
 def memory_scores(networks: Sequence[MeasuredNetwork], held_out: Sequence[HeldOut]) -> list[float]:
     """Return the scores of the networks that have a memory reading."""
     return [
-        log_score([network.summary.peak_memory_mb], item.activation_mb)
+        log_score([network.activation_mb], item.activation_mb)
         for network, item in zip(networks, held_out, strict=True)
-        if network.summary.peak_memory_mb is not None
+        if network.activation_mb is not None
     ]

@@ -26,11 +26,13 @@ class BlockMemory:
     Attributes:
         held_bytes: Alive when the block's first operation starts: its inputs and everything kept for later.
         peak_bytes: Largest live sum while the block runs; not below ``held_bytes``.
+        alone_bytes: What the block adds when it is called alone, by a caller that keeps its inputs.
     """
 
     block: str
     held_bytes: int
     peak_bytes: int
+    alone_bytes: int
 
     @property
     def inside_bytes(self) -> int:
@@ -72,22 +74,30 @@ def memory_profile(workload: Workload, lowering: Lowering | None = None) -> Memo
         InputError: An operation names an unknown tensor, reads one before it is made, or makes one twice.
     """
     graph = memory_graph(workload, lowering)
-    ends: dict[int, list[int]] = {}
-    for tensor in graph.tensors:
-        ends.setdefault(tensor.last, []).append(tensor.num_bytes)
     made: dict[int, int] = {}
+    ended: dict[int, list[LiveTensor]] = {}
     for tensor in graph.tensors:
         made[tensor.first] = made.get(tensor.first, 0) + tensor.num_bytes
-    live = graph.input_bytes
-    held: dict[str, int] = {}
-    peaks: dict[str, int] = {}
+        ended.setdefault(tensor.last, []).append(tensor)
+    blocks: dict[str, BlockMemory] = {}
+    live, start, let_go = graph.input_bytes, 0, 0  # of the block that runs: where it starts, inputs it has let go
     for index, operation in enumerate(workload.operations):
-        held.setdefault(operation.block, live)
+        block = blocks.get(operation.block)
+        if block is None:
+            block = BlockMemory(block=operation.block, held_bytes=live, peak_bytes=0, alone_bytes=0)
+            start, let_go = index, 0
         live += made.get(index, 0)
-        peaks[operation.block] = max(peaks.get(operation.block, 0), live + graph.scratch_bytes[index])
-        live -= sum(ends.get(index, ()))
-    blocks = tuple(BlockMemory(block=name, held_bytes=held[name], peak_bytes=peaks[name]) for name in held)
-    return MemoryProfile(blocks=blocks, weight_bytes=workload.weight_bytes)
+        level = live + graph.scratch_bytes[index]
+        blocks[operation.block] = BlockMemory(
+            block=block.block,
+            held_bytes=block.held_bytes,
+            peak_bytes=max(block.peak_bytes, level),
+            alone_bytes=max(block.alone_bytes, level + let_go - block.held_bytes),
+        )
+        gone = ended.get(index, ())
+        live -= sum(tensor.num_bytes for tensor in gone)
+        let_go += sum(tensor.num_bytes for tensor in gone if tensor.first < start)
+    return MemoryProfile(blocks=tuple(blocks.values()), weight_bytes=workload.weight_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ class SimulatedPhone:
         """Return the hidden rise of memory of a block signature or network digest."""
         network = self._networks.get(subject)
         if network is None:
-            return self._block(subject).inside_bytes / 1e6
+            return self._block(subject).alone_bytes / 1e6
         return self.behaviour.memory_overhead_mb + max(b.held_bytes + b.inside_bytes for b in network) / 1e6
 
     def measure(self, job: MeasurementJob, plan: MeasurementPlan, *, memory: bool = True) -> ProfileRecord:

@@ -93,7 +93,7 @@ class CalibratedModel:
         tables: One for each OS version and compute unit that was measured.
         infeasible: What did not compile, load or run.
         rises: Measured rises of memory inside blocks.
-        inside_scale: Measured over liveness rise inside blocks, for blocks that were not measured.
+        inside_scale: Measured over liveness rise of blocks alone, for blocks that were not measured.
         memory_scale: Slope of measured activation memory on the estimate; with ``memory_offset_mb`` its intercept.
     """
 
@@ -192,11 +192,15 @@ class CalibratedPredictor:
     def price(self, workload: Workload) -> WorkloadPrice:
         """Price one call of ``workload``."""
         return WorkloadPrice(
-            blocks=tuple(self._price_block(block) for block in block_features(workload)),
+            blocks=tuple(self._price_block(block) for block in self.features(workload)),
             overhead_ms=self._table.overhead_ms,
             weights_mb=workload.weight_bytes / 1e6,
             parameters=workload.parameters,
         )
+
+    def features(self, workload: Workload) -> tuple[BlockFeatures, ...]:
+        """Return the features of a workload's blocks, with memory as the device's unit holds it."""
+        return block_features(workload)
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model
@@ -218,11 +222,15 @@ class CalibratedPredictor:
         )
 
     def raw_activation_mb(self, block: BlockFeatures) -> float:
-        """Return bytes held around the block plus its measured rise (else its liveness rise, scaled), in MB."""
-        inside_mb = self._rises.get(block.spec.signature)
-        if inside_mb is None:
-            inside_mb = self.model.inside_scale * block.inside_bytes / 1e6
-        return block.held_bytes / 1e6 + inside_mb
+        """Return the activation memory of the network while the block runs, in MB, before the device's line.
+
+        Liveness, corrected by how far the block's measured rise is from its own liveness; blocks that were not
+        measured rise as much more as the measured ones did.
+        """
+        rise_mb = self._rises.get(block.spec.signature)
+        if rise_mb is None:
+            return (block.held_bytes + self.model.inside_scale * block.inside_bytes) / 1e6
+        return max(0.0, (block.held_bytes + block.inside_bytes - block.alone_bytes) / 1e6 + rise_mb)
 
     @cached_property
     def _table(self) -> GroupTable:

@@ -78,6 +78,18 @@ def test_rise_inside_a_block_is_that_of_the_allocator(spec: BlockSpec) -> None:
     )
 
 
+def test_rise_of_a_block_alone_is_known_from_the_network_around_it() -> None:
+    space = search_spaces.get("tiny/1")
+    scenario = Scenario(frames=8, height=32, width=32, denoising_steps=4, precision="float32")
+    lowering = LOWERINGS["torch"]
+    for architecture in choose_networks(space, 3, RandomStreams(2)):
+        workload = space.workload(architecture, scenario)
+        specs = dict(workload.blocks)
+        for block in memory_profile(workload, lowering).blocks:
+            alone = memory_profile(workload_of(specs[block.block]), lowering).blocks[0]
+            assert alone.inside_bytes == pytest.approx(block.alone_bytes, rel=0.001), block.block
+
+
 def test_peaks_of_whole_networks_are_within_a_hundredth_of_the_allocator() -> None:
     space = search_spaces.get("tiny/1")
     scenario = Scenario(frames=8, height=32, width=32, denoising_steps=4, precision="float32")
