@@ -98,7 +98,8 @@ def _without_repeats(located: Iterable[Located], dropped: list[Problem]) -> list
     seen: dict[Hashable, Located] = {}
     for item in located:
         record = item.record
-        moment = record.taken_at if record.origin in ("measured", "simulated") else record
+        own = record.origin in ("measured", "simulated") and record.taken_at
+        moment = record.taken_at if own else record
         key = (conditions(record), moment, bool(record.samples_ms))
         first = seen.setdefault(key, item)
         if first is item:

@@ -186,7 +186,8 @@ class ProfileRecord:
     ``subject`` is the block's signature, the architecture's digest, or the name of a network that is not ours;
     ``block`` and ``architecture`` rebuild ours without the run that chose them. ``samples_ms`` are raw, in order, one
     call each, the first ``warmup`` of them to be ignored; with a ``statistic`` other than ``samples`` there is one, a
-    figure over ``num_runs`` calls made by others. A record without samples carries a failure, a plan or memory.
+    figure over ``num_runs`` calls made by others. A record without samples carries a failure, a plan, memory or
+    load times.
 
     ``peak_memory_mb`` is the rise over the memory held before the call; ``memory_method`` says how it was read, and
     ``memory`` holds a phone's two numbers. ``anchor_ms`` is the time of one fixed job around each sample, by the same
@@ -228,8 +229,9 @@ class ProfileRecord:
 
     def _sample_faults(self) -> list[str]:
         if not self.samples_ms:
-            empty = self.failure is None and not self.plan and self.memory is None and self.peak_memory_mb is None
-            faults = ["has no samples, and neither failure nor plan nor memory"] if empty else []
+            others = (self.failure, self.plan or None, self.memory, self.peak_memory_mb, self.load)
+            empty = all(other is None for other in others)
+            faults = ["has no samples, and neither failure nor plan, memory or load times"] if empty else []
             return faults + (["has no samples but a warm-up or anchor times"] if self.warmup or self.anchor_ms else [])
         faults = []
         if self.failure is not None:

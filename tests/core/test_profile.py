@@ -72,7 +72,7 @@ def test_every_field_survives_plain_data() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples_ms": (), "warmup": 0}, "has no samples, and neither failure nor plan nor memory"),
+        ({"samples_ms": (), "warmup": 0}, "has no samples, and neither failure nor plan, memory or load times"),
         ({"failure": Failure(stage="load", message="x")}, "failed at load, yet has 2 samples"),
         ({"statistic": "median"}, "a median is one figure, got 2"),
         ({"samples_ms": (0.0, 2.0)}, "above 0 ms, got 0.0"),
