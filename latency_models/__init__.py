@@ -15,6 +15,7 @@ from latency_models.pricing import CostPredictor, predict
 from latency_models.profiles import (
     ProfileReading,
     append_record,
+    append_records,
     call_label,
     generation_label,
     read_profile,
@@ -38,6 +39,7 @@ __all__ = [
     "RooflinePredictor",
     "Scores",
     "append_record",
+    "append_records",
     "calibrate",
     "call_label",
     "choose_networks",

@@ -13,7 +13,7 @@ from nas.core.profile import ProfileRecord, ProfileSet
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -45,7 +45,16 @@ def append_record(path: Path, record: ProfileRecord) -> None:
     Raises:
         UnavailableError: The disk is full or the file cannot be written.
     """
-    JsonLines(path).append(record_data(record))
+    append_records(path, [record])
+
+
+def append_records(path: Path, records: Iterable[ProfileRecord]) -> None:
+    """Append several records with one write and force them to the disk.
+
+    Raises:
+        UnavailableError: The disk is full or the file cannot be written.
+    """
+    JsonLines(path).extend(record_data(record) for record in records)
 
 
 def record_data(record: ProfileRecord) -> dict[str, Any]:
@@ -68,9 +77,14 @@ def parse_record(data: Any, *, where: str) -> ProfileRecord:
 class ProfileReading:
     """What a profile file holds: usable records, faults of lines that were left out, warnings about kept ones."""
 
-    profiles: ProfileSet
+    located: tuple[Located, ...]
     dropped: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
+
+    @property
+    def profiles(self) -> ProfileSet:
+        """The usable records."""
+        return ProfileSet(records=tuple(item.record for item in self.located))
 
     def lines(self) -> list[str]:
         """Return every fault and warning as a line for people."""
@@ -97,7 +111,7 @@ def scan_profile(path: Path, *, scenario: str | None = None, device: str | None 
         except InputError as error:
             dropped.append(Problem(message=error.message, file=str(path), line=line))
             continue
-        unlike = _unlike(item.record, scenario=scenario, device=device)
+        unlike = of_another_run(item.record, scenario=scenario, device=device)
         if unlike:
             dropped.append(item.problem(unlike))
         else:
@@ -105,7 +119,7 @@ def scan_profile(path: Path, *, scenario: str | None = None, device: str | None 
     checked = check_records(located)
     faults = sorted([*dropped, *checked.dropped], key=lambda problem: problem.line or 0)
     return ProfileReading(
-        profiles=ProfileSet(records=tuple(item.record for item in checked.kept)),
+        located=checked.kept,
         dropped=tuple(faults),
         warnings=checked.warnings,
     )
@@ -163,7 +177,8 @@ def _numbered(path: Path) -> Iterator[tuple[int, Any, str]]:
                 yield number, None, f"damaged record: {error}"
 
 
-def _unlike(record: ProfileRecord, *, scenario: str | None, device: str | None) -> str:
+def of_another_run(record: ProfileRecord, *, scenario: str | None, device: str | None) -> str:
+    """Say what a record was measured for instead, or return an empty text; None stands for any."""
     for name, found, expected in (
         ("scenario", record.scenario, scenario),
         ("device", record.device.name, device),

@@ -37,10 +37,10 @@ class Located:
         """Return a fault of this record."""
         return Problem(message=message, path=self.record.subject, file=self.file, line=self.line)
 
-    @property
-    def place(self) -> str:
-        """``line 3``, or the file's name where the format has no lines."""
-        return self.file if self.line is None else f"line {self.line}"
+    def place_from(self, other: Located) -> str:
+        """Return ``line 3``, with the file's name before it where that is not the file of ``other``."""
+        parts = [self.file] if self.file != other.file or self.line is None else []
+        return ": ".join([*parts, *([] if self.line is None else [f"line {self.line}"])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +105,10 @@ def _without_repeats(located: Iterable[Located], dropped: list[Problem]) -> list
         if first is item:
             kept.append(item)
         elif first.record == record:
-            dropped.append(item.problem(f"{record.subject!r} repeats {first.place}"))
+            dropped.append(item.problem(f"{record.subject!r} repeats {first.place_from(item)}"))
         else:
-            what = f"{record.subject!r} was measured at {record.taken_at} in {first.place} too, with other figures"
-            dropped.append(item.problem(f"{what}; the first is kept"))
+            what = f"{record.subject!r} was measured at {record.taken_at} in {first.place_from(item)} too"
+            dropped.append(item.problem(f"{what}, with other figures; the first is kept"))
     return kept
 
 
@@ -151,7 +151,7 @@ def _without_unlike_repeats(located: Sequence[Located], dropped: list[Problem]) 
         fewer = high + low if len(high) == len(low) else min(high, low, key=len)
         for item in fewer:
             other = next(x for x in group if (x in high) != (item in high))
-            times = f"{_centre(item.record):g} and {_centre(other.record):g} ms in {other.place}"
+            times = f"{_centre(item.record):g} and {_centre(other.record):g} ms in {other.place_from(item)}"
             dropped.append(item.problem(f"{item.record.subject!r} is measured in mixed units: {times}"))
             wrong.add(id(item))
     return [item for item in located if id(item) not in wrong]
@@ -211,7 +211,9 @@ def _contradictions(located: Sequence[Located]) -> list[Problem]:
         factor = _centre(slowest.record) / _centre(fastest.record)
         if factor > CONTRADICTION_FACTOR:
             subject = slowest.record.subject
-            text = f"takes {_centre(slowest.record):g}, but {_centre(fastest.record):g} in {fastest.place}"
+            text = (
+                f"takes {_centre(slowest.record):g}, but {_centre(fastest.record):g} in {fastest.place_from(slowest)}"
+            )
             why = f"{factor:.1f} times, under equal conditions; both are kept"
             found.append(slowest.problem(f"{subject!r} {text}: {why}"))
     return found

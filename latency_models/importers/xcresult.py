@@ -79,7 +79,7 @@ def _record(test: str, run: Any, options: ImportOptions) -> ProfileRecord:
 
 
 def _memory_metric(metrics: dict[str, Any]) -> Any:
-    """Return the peak metric; the measured app may be in its name: ``XCTMetric_Memory-com.example.app.physical_peak``."""
+    """Return the peak metric; the measured app may be in its name: ``XCTMetric_Memory-org.app.physical_peak``."""
     return next(
         (metric for name, metric in metrics.items() if name.startswith(_MEMORY) and name.endswith("physical_peak")),
         None,

@@ -13,7 +13,7 @@ from nas import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("nas.cli.init:init", "Write a commented starter YAML."),
     "run": ("nas.cli.stages:run", "Run every stage of a YAML; continues where it stopped."),
-    "profile": ("nas.cli.stages:profile", "Measure blocks and whole networks on a device."),
+    "profile": ("nas.cli.profile:profile", "Measure blocks and whole networks, or import measurements."),
     "calibrate": ("nas.cli.stages:calibrate", "Fit and cross-validate the cost predictor."),
     "search": ("nas.cli.stages:search", "Search the space for the Pareto front."),
     "train": ("nas.cli.stages:train", "Train the chosen network down to four steps."),
@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
     "verify": ("nas.cli.inspect:verify", "Check digests, staleness, export and coverage of a run."),
     "show": ("nas.cli.inspect:show", "Print a front, an architecture or the state of a run."),
-    "list": ("nas.cli.inspect:list_kind", "List spaces, devices, engines or quality estimators."),
+    "list": ("nas.cli.inspect:list_kind", "List spaces, devices, engines, quality estimators or import formats."),
     "config": ("nas.cli.config:config", "Check, print or describe a configuration."),
     "doctor": ("nas.cli.inspect:doctor", "Say what this machine can do and what is missing."),
 }

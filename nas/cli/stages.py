@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _perform(
+def perform_stages(
     run: str,
     stages: tuple[str, ...] | None,
     *,
@@ -47,7 +47,7 @@ def _stage_command(name: str, text: str, stages: tuple[str, ...] | None) -> clic
         run: str, overrides: tuple[str, ...], force: bool, dry_run: bool, as_json: bool, quiet: bool, verbose: bool
     ) -> None:
         console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-        _perform(run, stages, console=console, overrides=overrides, force=force, dry_run=dry_run)
+        perform_stages(run, stages, console=console, overrides=overrides, force=force, dry_run=dry_run)
 
     return command
 
@@ -59,9 +59,6 @@ run = _make(
     "Run every stage that the YAML RUN has: profile, calibrate, search, train, export, closed-loop, report. "
     "A finished stage is kept; a run that was killed goes on where it stopped.",
     None,
-)
-profile = _make(
-    "profile", "Measure every distinct block of the space and some whole networks on the device of RUN.", ("profile",)
 )
 calibrate = _make(
     "calibrate", "Fit the cost predictor of RUN to its profile and cross-validate it by whole networks.", ("calibrate",)

@@ -23,7 +23,11 @@ def prior_device(context: Context) -> DeviceSpec:
     Raises:
         ConfigError: The device is unknown; known names are listed.
     """
-    name = context.config.device.name
+    return prior_of(context.config.device.name)
+
+
+def prior_of(name: str) -> DeviceSpec:
+    """Return the device whose figures are the prior of the device called ``name``; see ``prior_device``."""
     return latency_models.device(_HOST_PRIORS.get(name, name))
 
 

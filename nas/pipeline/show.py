@@ -59,7 +59,11 @@ def _architecture_text(member: Evaluation) -> str:
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """Return what can be named in a YAML: ``spaces``, ``devices``, ``engines`` or ``qualities``."""
+    """Return what can be named: ``spaces``, ``devices``, ``engines``, ``qualities``, and ``formats`` of imports."""
+    if kind == "formats":
+        from latency_models.importers import FORMATS
+
+        return [{"name": name, "text": text} for name, (_, text) in FORMATS.items()]
     if kind == "spaces":
         import search_spaces
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError, InputError
+from nas.pipeline.checks import HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def plan(
         state = directory.state(stage.name) if directory else "pending"
         done = state == "done" and not stage.always
         stale = stale_inputs(config, directory, stage.name) if directory and done else ()
-        reason = None if done and not force else _skip_reason(config, stage)
+        reason = None if done and not force else _skip_reason(config, stage, done=done)
         if done and force:
             text = f"done, kept: {reason}" if reason else "done, to do again"
         elif stale:
@@ -115,7 +116,7 @@ def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Cal
     """Do one stage, keep it or leave it out; return what was done as a line for people."""
     directory, name = context.directory, stage.name
     done = directory.state(name) == "done" and not stage.always
-    reason = _skip_reason(context.config, stage)
+    reason = _skip_reason(context.config, stage, done=done)
     if done and (reason or not force):
         stale = stale_inputs(context.config, directory, name)
         if stale:
@@ -137,6 +138,26 @@ def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Cal
         _clear(directory.path / name)
     with directory.stage(name, inputs, settings=_settings(context.config, stage)) as folder:
         return stage.function()(context, folder, progress(name))
+
+
+def add_to_profile(context: Context, add: Callable[[Path], bool]) -> None:
+    """Let ``add`` write into the profile's folder, given its path; the caller holds the directory's lock.
+
+    A phone's profile is then done, which is all there is to it; stages that read it become stale. A host's stays as it
+    was unless it was done, since it has its own measurements to make. When ``add`` returns False nothing was written.
+
+    Raises:
+        NasError: Whatever ``add`` raises.
+    """
+    directory, stage = context.directory, _BY_NAME["profile"]
+    folder = directory.path / stage.name
+    if directory.was_reset(stage.name):
+        _clear(folder)
+    added = add(folder)
+    measured_here = context.config.device.name in HOSTS
+    if added and (not measured_here or directory.state(stage.name) == "done"):
+        with directory.stage(stage.name, (), settings=_settings(context.config, stage)):
+            pass
 
 
 def _set_back(config: RunConfig, directory: RunDirectory, name: str) -> None:
@@ -185,7 +206,9 @@ def summary(context: Context) -> dict[str, Any]:
     }
 
 
-def _skip_reason(config: RunConfig, stage: Stage) -> str | None:
+def _skip_reason(config: RunConfig, stage: Stage, *, done: bool) -> str | None:
+    if done and stage.name == "profile" and config.device.name not in HOSTS:
+        return f"its records of {config.device.name!r} were imported"
     if stage.name == "train" and config.train is not None and config.train.needs_gpu:
         import torch
 

@@ -1,0 +1,112 @@
+"""The verb ``profile``: measure here, import what was measured elsewhere, or write the list of what to measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nas.cli.options import output_options, run_options
+from nas.cli.output import Console
+from nas.cli.stages import perform_stages
+
+if TYPE_CHECKING:
+    from latency_models.importers import ImportOptions
+    from nas.pipeline.importing import ImportReport
+
+_UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
+
+
+@click.command()
+@run_options
+@click.option("--import", "imports", multiple=True, metavar="FILE", help="Import measurements; repeatable.")
+@click.option("--format", "format_name", default="auto", help="Format of the files; `nas list formats` has all.")
+@click.option("--unit", default=None, help="Time unit of figures that state none: ns, us, ms or s.")
+@click.option("--device", default=None, help="Device of records that state none.")
+@click.option("--subject", default=None, help="Block, architecture or model that a compute plan is of.")
+@click.option(
+    "--compute-units", default=None, type=click.Choice(_UNITS), help="Core ML setting of records without one."
+)
+@click.option("--jobs", default=None, metavar="FILE", help="Write what to measure on the phone, and measure nothing.")
+@output_options
+def profile(
+    run: str,
+    overrides: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    imports: tuple[str, ...],
+    format_name: str,
+    unit: str | None,
+    device: str | None,
+    subject: str | None,
+    compute_units: str | None,
+    jobs: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Measure every distinct block of the space and some whole networks on the device of RUN.
+
+    A phone is measured elsewhere: --jobs writes what to measure, --import takes the results. A record is imported once,
+    and only for the device, scenario and search space of RUN; everything else is named with file and line.
+    """
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    if not imports and jobs is None:
+        perform_stages(run, ("profile",), console=console, overrides=overrides, force=force, dry_run=dry_run)
+        return
+    with console.errors():
+        if jobs is not None:
+            _write_jobs(run, jobs, overrides, console, dry_run=dry_run)
+        if imports:
+            from latency_models.importers import ImportOptions
+
+            options = ImportOptions(device=device, unit=unit, subject=subject, compute_units=compute_units)  # type: ignore[arg-type]  # click's choice
+            reports = _import(run, imports, options, overrides, format_name=format_name, dry_run=dry_run)
+            lines = [line for report in reports for line in report.lines()]
+            console.result({"imports": [report.to_dict() for report in reports]}, "\n".join(lines))
+
+
+def _import(
+    run: str,
+    files: tuple[str, ...],
+    options: ImportOptions,
+    overrides: tuple[str, ...],
+    *,
+    format_name: str,
+    dry_run: bool,
+) -> list[ImportReport]:
+    from nas.pipeline.context import find_run, open_run
+    from nas.pipeline.importing import import_file, target_of
+    from nas.pipeline.stages import add_to_profile, chosen_stages
+
+    if dry_run:
+        config, directory = find_run(run, overrides=overrides)
+        target = target_of(config, directory)
+        return [import_file(Path(file), target, options, format_name=format_name, write=False) for file in files]
+    context = open_run(run, overrides=overrides)
+    chosen_stages(context.config, ("profile",))
+    target = target_of(context.config, context.directory)
+    reports: list[ImportReport] = []
+
+    def add(_: Path) -> bool:
+        reports.extend(import_file(Path(file), target, options, format_name=format_name) for file in files)
+        return any(report.written for report in reports)
+
+    with context.directory.lock():
+        add_to_profile(context, add)
+    return reports
+
+
+def _write_jobs(run: str, file: str, overrides: tuple[str, ...], console: Console, *, dry_run: bool) -> None:
+    from nas.pipeline.context import find_run
+    from nas.pipeline.importing import target_of
+    from nas.pipeline.job_list import write_job_list
+
+    config, directory = find_run(run, overrides=overrides)
+    target = target_of(config, directory)
+    if dry_run:
+        console.say(f"would write the job list to {file}")
+        return
+    count = write_job_list(Path(file), config, target.space, target.scenario)
+    console.say(f"{file}: {count} jobs for {config.device.name}")

@@ -1,0 +1,44 @@
+"""What to measure on a phone, as a file: the job list that the runner and whoever builds its packages read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from latency_models import call_label, choose_networks, distinct_blocks
+from nas.core.files import write_json
+from nas.core.rng import RandomStreams
+from nas.core.schema import to_data, with_schema
+from nas.pipeline.context import present
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.config.run import RunConfig
+    from nas.core.scenario import Scenario
+    from search_spaces.temporal import TemporalSpace
+
+
+def write_job_list(path: Path, config: RunConfig, space: TemporalSpace, scenario: Scenario) -> int:
+    """Write every distinct block of the space and the run's networks as jobs; return how many.
+
+    A job's ``arch_id`` or ``block_path`` is what the runner writes into its record, and is enough to build the package.
+
+    Raises:
+        ConfigError: The YAML has no section ``profile``.
+        UnavailableError: The file cannot be written.
+    """
+    networks = choose_networks(space, present(config.profile, "profile").networks, RandomStreams(config.run.seed))
+    jobs: list[dict[str, Any]] = [
+        {"job": f"block-{number:04d}", "kind": "block", "block_path": signature}
+        for number, signature in enumerate(distinct_blocks(space, scenario))
+    ]
+    jobs += [{"job": f"network-{network.digest}", "kind": "unet", "arch_id": network.text} for network in networks]
+    body = {
+        "space": space.identifier,
+        "device": config.device.name,
+        "scenario": call_label(scenario),
+        "conditions": to_data(scenario),
+        "jobs": jobs,
+    }
+    write_json(path, with_schema("measurement_jobs", 1, body))
+    return len(jobs)
