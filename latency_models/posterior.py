@@ -174,6 +174,9 @@ def fit_blocks(effects: Effects, blocks: Sequence[BlockTime], prior: DevicePrior
     families = {name: index for name, index in effects.families().items() if name in _ALONE}
     wide = [effects.index("device"), *(effects.index("unit", unit) for unit in effects.units)]
     typical_ms = _typical_ms(effects, timed)
+    # A block alone pays for a call, so no call takes longer than the shortest of them, whatever the prior says.
+    shortest_ms = min((block.time_ms for block in timed), default=prior.call_overhead_ms)
+    prior = replace(prior, call_overhead_ms=min(prior.call_overhead_ms, shortest_ms))
     start = _prior(effects, prior, _TYPICAL, typical_ms=typical_ms)
     fixed = rows[:, wide] @ start.covariance[np.ix_(wide, wide)] @ rows[:, wide].T + np.diag(noise)
     components = [
