@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from latency_models.domain import SummedDistances
 from latency_models.pricing import DENOISER_ALONE, BlockPrice, WorkloadPrice, assemble
+from nas.core.cost import Infeasibility
 from nas.core.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
     from nas.core.scenario import Scenario
 
     FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
 
 _CHUNK = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Costs of N candidates as arrays of shape (N,); ``in_domain`` is False where the predictor had to extrapolate."""
+    """Costs of N candidates as arrays of shape (N,).
+
+    ``in_domain`` is False where the predictor had to extrapolate, ``infeasible`` is True where no allowed compute unit
+    runs a block.
+    """
 
     latency_ms: FloatArray
     latency_low_ms: FloatArray
@@ -38,18 +44,21 @@ class Scores:
     memory_high_mb: FloatArray
     parameters: NDArray[np.int64]
     in_domain: NDArray[np.bool_]
+    infeasible: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotOption:
     """What one option of one slot adds to the bare backbone.
 
-    ``blocks`` are the blocks it brings; ``weights_mb`` and ``parameters`` what it adds.
+    ``blocks`` are the blocks it brings; ``weights_mb`` and ``parameters`` what it adds; ``infeasible`` is why it does
+    not run.
     """
 
     blocks: tuple[BlockPrice, ...]
     weights_mb: float
     parameters: int
+    infeasible: tuple[Infeasibility, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,7 @@ class SlotCosts:
     Latencies, weights and parameters add to their base, which includes the other phases of a generation. Peak memory
     is the weights and the largest activation, whose upper end is ``activation_high_ratio`` times as much, plus
     ``held_high_mb``; ``floor_mb`` is the peak of a phase that is loaded alone, ``floor_high_mb`` its upper end.
+    ``runs`` says which options run on the device at all.
     """
 
     base_latency_ms: float
@@ -75,6 +85,7 @@ class SlotCosts:
     floor_high_mb: float
     base_parameters: int
     parameters: tuple[FloatArray, ...]
+    runs: tuple[BoolArray, ...]
 
 
 class CostTable:
@@ -105,6 +116,8 @@ class CostTable:
         self._arrays = [_slot_arrays(options) for options in slots]
         domain = predictor.ratios.domain
         self._distances = None if domain is None else _distances(domain, base, slots)
+        stuck = bool(base.infeasible)
+        self._runs = tuple(np.array([not (stuck or option.infeasible) for option in options]) for options in slots)
 
     @property
     def num_options(self) -> tuple[int, ...]:
@@ -122,6 +135,7 @@ class CostTable:
             overhead_ms=self._base.overhead_ms,
             weights_mb=self._base.weights_mb + sum(option.weights_mb for option in chosen),
             parameters=self._base.parameters + sum(option.parameters for option in chosen),
+            infeasible=self._base.infeasible + tuple(fault for option in chosen for fault in option.infeasible),
         )
         return assemble(price, self.predictor, self.scenario, self.pipeline)
 
@@ -148,6 +162,7 @@ class CostTable:
             memory_high_mb=joined[5],
             parameters=joined[6].astype(np.int64),
             in_domain=joined[7].astype(bool),
+            infeasible=joined[8].astype(np.bool_),
         )
 
     def slot_costs(self) -> SlotCosts:
@@ -176,6 +191,7 @@ class CostTable:
             floor_high_mb=terms.floor_mb(ratios.memory[1]),
             base_parameters=self._base.parameters,
             parameters=tuple(rows[4] for rows in self._arrays),
+            runs=self._runs,
         )
 
     def _check(self, options: NDArray[np.integer]) -> None:
@@ -194,13 +210,15 @@ class CostTable:
         weights = np.full(len(options), self._base.weights_mb)
         activation = np.full(len(options), max((b.activation_mb for b in self._base.blocks), default=0.0))
         parameters = np.full(len(options), float(self._base.parameters))
-        for column, table in zip(options.T, self._arrays, strict=True):
+        stuck = np.full(len(options), float(bool(self._base.infeasible)))
+        for column, table, runs in zip(options.T, self._arrays, self._runs, strict=True):
             row = table[:, column]  # (5, N)
             inside += row[0]
             outside += row[1]
             weights += row[2]
             np.maximum(activation, row[3], out=activation)
             parameters += row[4]  # exact in double precision below 2**53
+            stuck += ~runs[column]
         other, terms = self.pipeline.latency_ms, self.pipeline.memory()
         within = (outside == 0.0) & self.pipeline.in_domain
         low, high = np.array(ratios.latency)
@@ -219,6 +237,7 @@ class CostTable:
             terms.peak_mb(weights, activation, ratios.memory[1]),
             parameters,
             within.astype(float),
+            stuck,
         )
 
 
@@ -251,6 +270,7 @@ def compile_cost_table(
                     blocks=tuple(block for _, block in added),
                     weights_mb=price.weights_mb - base.weights_mb,
                     parameters=price.parameters - base.parameters,
+                    infeasible=tuple(fault for fault in price.infeasible if fault not in base.infeasible),
                 )
             )
         slots.append(tuple(options))
@@ -286,6 +306,10 @@ def _check_additive(table: CostTable, counts: list[int]) -> None:
         workload = table.space.workload(architecture, table.scenario)
         direct = assemble(table.predictor.price(workload), table.predictor, table.scenario, table.pipeline)
         summed = table.estimate(architecture)
+        if {fault.block for fault in summed.infeasible} != {fault.block for fault in direct.infeasible}:
+            raise ArchitectureError(
+                f"space {table.space.identifier!r}: what runs of {architecture.digest} does not follow from its slots"
+            )
         for name in ("latency_ms", "peak_memory_mb", "parameters"):
             ours, theirs = getattr(summed, name), getattr(direct, name)
             if abs(ours - theirs) > 1e-6 * max(1.0, abs(theirs)):

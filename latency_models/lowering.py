@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 WorkKind = Literal["conv3x3", "conv1x1", "conv", "temporal_conv", "conv3d", "linear", "attention", "vector"]
 WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
 
-# Reads and writes of one group norm after decomposition, in passes over the tensor: mean (1), subtract (2), square
-# (2), mean (1), divide (2), scale and shift (2). A layer norm is one operation everywhere and takes 3: read twice.
-_GROUP_NORM_PASSES, _FUSED_NORM_PASSES = 10, 3
+# Passes over the tensor of one group norm in eight operations: mean (1), subtract (2), square (2), mean (1), divide
+# (2), scale and shift (2). Where neighbouring pointwise operations are one: mean (1), variance (1), the rest (2).
+# A layer norm is one operation everywhere: read twice, written once.
+_GROUP_NORM_PASSES, _STITCHED_GROUP_NORM_PASSES, _LAYER_NORM_PASSES = 10, 4, 3
 _GROUP_NORM_LAUNCHES = 8
+_POINTWISE = ("silu", "add", "geglu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Lowering:
         row_bytes: The last axis of a tensor is padded to a multiple of this; 1 for no padding.
         tokens_last: Whether token tensors (batch, tokens, width) are kept as (batch, width, 1, tokens).
         group_norm_decomposed: Whether a group norm is eight operations.
+        stitches_pointwise: Whether pointwise operations ride on the one before: only further inputs are moved.
         conv3d_as_conv2d: Whether a 3-D convolution with a (k, 1, 1) kernel is run as Conv2d (k, 1), exactly.
     """
 
@@ -53,6 +56,7 @@ class Lowering:
     row_bytes: int = 1
     tokens_last: bool = False
     group_norm_decomposed: bool = False
+    stitches_pointwise: bool = False
     conv3d_as_conv2d: bool = False
 
 
@@ -62,6 +66,7 @@ _SPLIT_EINSUM = {
     "row_bytes": 64,
     "tokens_last": True,
     "group_norm_decomposed": True,
+    "stitches_pointwise": True,
     "conv3d_as_conv2d": True,
 }
 LOWERINGS: dict[str, Lowering] = {
@@ -69,7 +74,13 @@ LOWERINGS: dict[str, Lowering] = {
     for lowering in (
         Lowering(name="split_einsum", **_SPLIT_EINSUM),  # type: ignore[arg-type]  # one dict of mixed flags
         Lowering(name="split_einsum_v2", query_chunk=512, **_SPLIT_EINSUM),  # type: ignore[arg-type]  # as above
-        Lowering(name="fused_sdpa", fused_attention=True, max_fused_batch=9, group_norm_decomposed=True),
+        Lowering(
+            name="fused_sdpa",
+            fused_attention=True,
+            max_fused_batch=9,
+            group_norm_decomposed=True,
+            stitches_pointwise=True,
+        ),
         Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True),
         Lowering(name="torch", fused_attention=True),
     )
@@ -184,16 +195,14 @@ def lower(operation: OperationFeatures, lowering: Lowering) -> tuple[Step, ...]:
     sizes = [padded_bytes(shape, operation.element_bytes, lowering) for shape in shapes]
     if operation.kind == "attention":
         return _attention_steps(operation, lowering, sizes)
-    moved, launches = sum(sizes), 1
-    if operation.kind in ("group_norm", "layer_norm"):
-        decomposed = operation.kind == "group_norm" and lowering.group_norm_decomposed
-        moved = sizes[-1] * (_GROUP_NORM_PASSES if decomposed else _FUSED_NORM_PASSES)
-        launches = _GROUP_NORM_LAUNCHES if decomposed else 1
+    moved, launches = _moved(operation, lowering, sizes)
+    # A look-up reads the rows it returns, not the table.
+    weight_bytes = sizes[-1] if operation.kind == "embedding" else operation.weight_bytes
     return (
         Step(
             work=work_kind(operation, lowering),
             flops=operation.flops,
-            weight_bytes=operation.weight_bytes,
+            weight_bytes=weight_bytes,
             moved_bytes=moved,
             resident_bytes=max(sizes),
             in_channels=operation.option("in_channels", 0),
@@ -201,6 +210,22 @@ def lower(operation: OperationFeatures, lowering: Lowering) -> tuple[Step, ...]:
             launches=launches,
         ),
     )
+
+
+def _moved(operation: OperationFeatures, lowering: Lowering, sizes: list[int]) -> tuple[int, int]:
+    """Return the activation bytes an operation moves and how many operations it is."""
+    if operation.kind == "layer_norm":
+        return _LAYER_NORM_PASSES * sizes[-1], 1
+    if operation.kind == "group_norm":
+        if not lowering.group_norm_decomposed:
+            return _LAYER_NORM_PASSES * sizes[-1], 1
+        passes = _STITCHED_GROUP_NORM_PASSES if lowering.stitches_pointwise else _GROUP_NORM_PASSES
+        return passes * sizes[-1], _GROUP_NORM_LAUNCHES
+    if operation.kind == "layout" and lowering.tokens_last and operation.inputs[0][0] == operation.output[0]:
+        return 0, 0  # (batch, channels, height, width) to (batch, channels, 1, tokens) and back are views
+    if operation.kind in _POINTWISE and lowering.stitches_pointwise:
+        return sum(sizes[1:-1]), 1
+    return sum(sizes), 1
 
 
 def _attention_steps(operation: OperationFeatures, lowering: Lowering, sizes: list[int]) -> tuple[Step, ...]:

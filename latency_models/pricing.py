@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latency_models.domain import Domain
 from latency_models.phases import Pipeline
 from latency_models.profiles import call_label, generation_label
-from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Interval, Origin, PhaseCost
+from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Infeasibility, Interval, Origin, PhaseCost
 from nas.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,12 +42,13 @@ class BlockPrice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadPrice:
-    """Price of one call: blocks in execution order, and what no block accounts for."""
+    """Price of one call: blocks in execution order, what no block accounts for, and what does not run at all."""
 
     blocks: tuple[BlockPrice, ...]
     overhead_ms: float
     weights_mb: float
     parameters: int
+    infeasible: tuple[Infeasibility, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,7 @@ def assemble(
         in_domain=not reason,
         domain_note=reason,
         phases=pipeline.split(denoiser, coverage=ratios.coverage),
+        infeasible=price.infeasible,
     )
 
 

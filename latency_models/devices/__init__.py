@@ -1,5 +1,19 @@
-"""Known devices as data: peak rates per compute unit, overheads and memory, each figure with source and date."""
+"""Known devices as data: rates, overheads, limits and memory, each figure with source and date."""
 
-from latency_models.devices.catalogue import DeviceSpec, Figure, UnitSpec, get, names
+from latency_models.devices.catalogue import DeviceSpec, get, names, read_listings
+from latency_models.devices.figures import Figure
+from latency_models.devices.units import KindRate, Limits, UnitSpec, Unsupported, WeightForm, WeightFormat
 
-__all__ = ["DeviceSpec", "Figure", "UnitSpec", "get", "names"]
+__all__ = [
+    "DeviceSpec",
+    "Figure",
+    "KindRate",
+    "Limits",
+    "UnitSpec",
+    "Unsupported",
+    "WeightForm",
+    "WeightFormat",
+    "get",
+    "names",
+    "read_listings",
+]

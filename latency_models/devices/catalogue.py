@@ -1,4 +1,8 @@
-"""Read the device files and look devices up by name."""
+"""Read the chip and device files and look devices up by name.
+
+A chip's rates and limits stand in ``chips/<chip>.yaml``; it may name a ``base`` chip whose figures it takes over where
+it has none. ``devices.yaml`` lists the devices: label, chip, memory.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,18 @@ import difflib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from nas.core.cost import ComputeUnit
-from nas.core.errors import ConfigError
+from latency_models.devices.figures import Figure
+from latency_models.devices.units import UnitSpec
+from nas.core.errors import ConfigError, InputError
 from nas.core.schema import check_schema, from_data
 
 if TYPE_CHECKING:
+    from nas.core.cost import ComputeUnit
     from nas.core.scenario import ComputeUnits, Precision
-
-FigureKind = Literal["measured", "published", "estimate"]
 
 # What a Core ML setting may use, most preferred first.
 _PREFERENCE: dict[str, tuple[ComputeUnit, ...]] = {
@@ -29,64 +33,21 @@ _PREFERENCE: dict[str, tuple[ComputeUnit, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One number with where it comes from.
-
-    ``kind`` is ``measured`` (by the named third party), ``published`` (by the vendor or a paper) or ``estimate``
-    (ours; ``source`` gives the reasoning). ``date`` is when the source was read.
-    """
-
-    value: float
-    kind: FigureKind
-    source: str
-    date: str
-
-    def __post_init__(self) -> None:
-        if self.value < 0:
-            raise ValueError(f"a device figure must not be negative, got {self.value}")
-        if not self.source or not self.date:
-            raise ValueError("a device figure needs a source and a date")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitSpec:
-    """Rates and overheads of one compute unit.
-
-    Attributes:
-        compute_unit: Which unit.
-        peak_flops: Reachable FLOP/s at half precision (a multiply-add is two).
-        memory_bandwidth: Bytes/s of activations streamed through memory.
-        weight_bandwidth: Bytes/s of weights.
-        operation_overhead_ms: Fixed time of one operation.
-        call_overhead_ms: Fixed time of one call of a network.
-    """
-
-    compute_unit: ComputeUnit
-    peak_flops: Figure
-    memory_bandwidth: Figure
-    weight_bandwidth: Figure
-    operation_overhead_ms: Figure
-    call_overhead_ms: Figure
-
-    def peak_flops_at(self, precision: Precision) -> float:
-        """FLOP/s at ``precision``; accelerators halve at single precision, CPU figures hold for both."""
-        halved = precision == "float32" and self.compute_unit != "cpu"
-        return self.peak_flops.value / (2.0 if halved else 1.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSpec:
     """A device that costs can be stated for.
 
-    ``usable_memory_mb`` is what one app may hold. ``prior_factor`` is how far, as a ratio, an uncalibrated prediction
-    is stated to be off either way.
+    ``ram_mb`` is what is built in, ``usable_memory_mb`` what one app may hold. ``prior_factor`` is how far, as a ratio,
+    an uncalibrated prediction is stated to be off either way. ``crossing_ms`` is the time of handing tensors from one
+    compute unit to another.
     """
 
     name: str
     label: str
     chip: str
+    ram_mb: Figure
     usable_memory_mb: Figure
     prior_factor: Figure
+    crossing_ms: Figure
     units: tuple[UnitSpec, ...]
 
     def __post_init__(self) -> None:
@@ -95,24 +56,74 @@ class DeviceSpec:
         if self.prior_factor.value <= 1.0:
             raise ValueError(f"device {self.name!r}: prior_factor must be above 1, got {self.prior_factor.value}")
 
+    def unit(self, compute_unit: ComputeUnit) -> UnitSpec:
+        """Return the unit of a kind.
+
+        Raises:
+            ConfigError: The device has none.
+        """
+        for unit in self.units:
+            if unit.compute_unit == compute_unit:
+                return unit
+        raise ConfigError(f"device {self.name!r} has no {compute_unit!r}", hint=f"it has {self._known()}")
+
     def unit_for(self, compute_units: ComputeUnits) -> UnitSpec:
         """Return the preferred unit a Core ML setting allows; a device with one unit always uses that."""
+        return self.units_for(compute_units)[0]
+
+    def units_for(self, compute_units: ComputeUnits, precision: Precision | None = None) -> tuple[UnitSpec, ...]:
+        """Return the units a Core ML setting allows, most preferred first; a device with one unit always uses that.
+
+        Args:
+            compute_units: Core ML setting.
+            precision: Leave out units that do not compute at it.
+
+        Raises:
+            ConfigError: None is left.
+        """
         if len(self.units) == 1:
-            return self.units[0]
+            return self.units
         by_name = {unit.compute_unit: unit for unit in self.units}
-        for name in _PREFERENCE[compute_units]:
-            if name in by_name:
-                return by_name[name]
-        raise ConfigError(
-            f"device {self.name!r} has no figures for compute_units {compute_units!r}",
-            hint=f"it has {', '.join(by_name)}",
-        )
+        allowed = tuple(by_name[name] for name in _PREFERENCE[compute_units] if name in by_name)
+        if not allowed:
+            raise ConfigError(
+                f"device {self.name!r} has no figures for compute_units {compute_units!r}",
+                hint=f"it has {self._known()}",
+            )
+        fitting = tuple(unit for unit in allowed if precision is None or precision in unit.precisions)
+        if not fitting:
+            known = ", ".join(sorted({name for unit in allowed for name in unit.precisions}))
+            raise ConfigError(
+                f"no unit of {self.name!r} allowed by compute_units {compute_units!r} computes at {precision!r}",
+                hint=f"they compute at {known}: set scenario.precision",
+            )
+        return fitting
+
+    def _known(self) -> str:
+        return ", ".join(unit.compute_unit for unit in self.units)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chip:
+    name: str
+    label: str
+    prior_factor: Figure
+    crossing_ms: Figure
+    units: tuple[UnitSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listing:
+    name: str
+    label: str
+    chip: str
+    ram_mb: Figure
+    usable_memory_mb: Figure
 
 
 def names() -> tuple[str, ...]:
     """Names of the known devices, sorted."""
-    folder = resources.files("latency_models.devices")
-    return tuple(sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+    return tuple(sorted(_listings()))
 
 
 def get(name: str) -> DeviceSpec:
@@ -127,12 +138,71 @@ def get(name: str) -> DeviceSpec:
         near = difflib.get_close_matches(wanted, known, n=1)
         suffix = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"device {name!r} is not known; known are {', '.join(known)}{suffix}")
-    return _read(wanted)
+    return _device(wanted)
+
+
+def read_listings(text: str, *, where: str) -> dict[str, Any]:
+    """Return the devices of a ``nas/devices/2`` file by name.
+
+    Raises:
+        InputError: Not such a file; one of the first version, a file for each device, is named as that.
+    """
+    data: Any = yaml.safe_load(text)
+    if isinstance(data, dict) and data.get("schema") == "nas/device/1":
+        raise InputError(
+            f"{where}: schema is 'nas/device/1', a file for each device; this version reads 'nas/devices/2'",
+            hint="put the chip's rates into chips/<chip>.yaml (schema nas/chip/1) and list the device in devices.yaml",
+        )
+    body = check_schema(data, "devices", 2, where=where)
+    listings = from_data(list[_Listing], body.get("devices"), where=where)
+    return {listing.name: listing for listing in listings}
 
 
 @cache
-def _read(name: str) -> DeviceSpec:
-    file = resources.files("latency_models.devices") / f"{name}.yaml"
-    data: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    body = check_schema(data, "device", 1, where=f"{name}.yaml")
-    return from_data(DeviceSpec, body, where=f"{name}.yaml")
+def _listings() -> dict[str, Any]:
+    file = resources.files("latency_models.devices") / "devices.yaml"
+    return read_listings(file.read_text(encoding="utf-8"), where="devices.yaml")
+
+
+@cache
+def _device(name: str) -> DeviceSpec:
+    listing: _Listing = _listings()[name]
+    chip = _chip(listing.chip)
+    return DeviceSpec(
+        name=listing.name,
+        label=listing.label,
+        chip=chip.label,
+        ram_mb=listing.ram_mb,
+        usable_memory_mb=listing.usable_memory_mb,
+        prior_factor=chip.prior_factor,
+        crossing_ms=chip.crossing_ms,
+        units=chip.units,
+    )
+
+
+@cache
+def _chip(name: str) -> _Chip:
+    data = _chip_data(name)
+    data["units"] = [
+        {**figures, "compute_unit": unit, "rates": [{"work": work, "ratio": ratio} for work, ratio in rates.items()]}
+        for unit, figures in data["units"].items()
+        for rates in [figures.get("rates", {})]
+    ]
+    return from_data(_Chip, data, where=f"chips/{name}.yaml")
+
+
+def _chip_data(name: str) -> dict[str, Any]:
+    """Return a chip's file laid over that of its base."""
+    file = resources.files("latency_models.devices") / "chips" / f"{name}.yaml"
+    data = check_schema(yaml.safe_load(file.read_text(encoding="utf-8")), "chip", 1, where=f"chips/{name}.yaml")
+    base = data.pop("base", None)
+    return data if base is None else _laid_over(_chip_data(base), data)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with what ``above`` has; a figure is replaced whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict) and "value" not in value
+        merged[key] = _laid_over(merged[key], value) if nested else value
+    return merged

@@ -1,21 +1,35 @@
-"""Roofline prior: per operation the slower of computing and moving bytes, plus fixed overheads; nothing measured."""
+"""Prior of a device: a roofline for every operation on the unit that runs it, segments, crossings; nothing measured.
+
+latency = call + sum over blocks [ sum over operations max(compute, weights, activations) + overhead
+                                   + segments begun + crossings ]
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from latency_models.devices import WeightFormat
 from latency_models.features import BlockFeatures, block_features
+from latency_models.placement import Placement, place
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice
+from latency_models.step_times import rates_of, step_seconds, steps_of
+from nas.core.cost import ComputeUnit, Infeasibility
 from nas.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from latency_models.devices import DeviceSpec, UnitSpec
+    from collections.abc import Iterable, Sequence
+
+    from latency_models.devices import DeviceSpec, Figure, UnitSpec
+    from latency_models.lowering import OperationFeatures
+    from latency_models.placement import BlockFailure
     from nas.core.cost import Origin
     from nas.core.scenario import ComputeUnits, Precision, Scenario
     from nas.core.workload import Workload
 
 # Real allocators keep buffers that liveness would free and pad rows; nothing is calibrated here.
 _PRIOR_MEMORY_FACTOR = 2.0
+_PLAIN = WeightFormat()
 
 
 class RooflinePredictor:
@@ -23,6 +37,15 @@ class RooflinePredictor:
 
     Its interval is the device's ``prior_factor`` either way; the coverage is asserted from published spreads, not
     checked, and no estimate of it is ever in domain.
+
+    Args:
+        device: Rates, limits and memory.
+        precision: Number format of the scenario.
+        compute_units: Core ML setting of the scenario.
+        coverage: Stated coverage of the interval.
+        weights: How weights are stored.
+        lowerings: Lowerings by compute unit that take the place of the device file's: ``split_einsum_v2``.
+        failures: Blocks that are known not to compile or run.
     """
 
     origin: Origin = "predicted"
@@ -34,12 +57,19 @@ class RooflinePredictor:
         precision: Precision = "float16",
         compute_units: ComputeUnits = "cpu_and_ne",
         coverage: float = 0.9,
+        weights: WeightFormat = _PLAIN,
+        lowerings: Sequence[tuple[str, str]] = (),
+        failures: Iterable[BlockFailure] = (),
     ) -> None:
         self.spec = device
         self.device = device.name
-        self.unit = device.unit_for(compute_units)
+        self.units = placed_units(device, compute_units, precision, lowerings=lowerings)
+        self.unit = self.units[0]
         self.precision = precision
         self.compute_units = compute_units
+        self.weights = weights
+        self._known: dict[tuple[OperationFeatures, ...], _Timed] = {}
+        self.failures = {(failure.signature, failure.compute_unit): failure for failure in failures}
         self.name = f"roofline prior of {device.name} ({self.unit.compute_unit}), uncalibrated"
         factor = device.prior_factor.value
         wide = (1.0 / factor, factor)
@@ -64,36 +94,111 @@ class RooflinePredictor:
 
     def price(self, workload: Workload) -> WorkloadPrice:
         """Price one call of ``workload``."""
-        blocks = tuple(
-            BlockPrice(
-                block=block.block,
-                latency_ms=roofline_ms(block, self.unit, precision=self.precision),
-                activation_mb=(block.held_bytes + block.inside_bytes) / 1e6,
-                compute_unit=self.unit.compute_unit,
-                in_domain=False,
-                kind=block.spec.kind,
-            )
-            for block in block_features(workload)
-        )
+        timed = [(block, self._timed(block)) for block in block_features(workload)]
         return WorkloadPrice(
-            blocks=blocks,
+            blocks=tuple(
+                BlockPrice(
+                    block=block.block,
+                    latency_ms=time.latency_ms,
+                    activation_mb=(block.held_bytes + block.inside_bytes) / 1e6,
+                    compute_unit=time.compute_unit,
+                    in_domain=False,
+                    kind=block.spec.kind,
+                )
+                for block, time in timed
+            ),
             overhead_ms=self.unit.call_overhead_ms.value,
             weights_mb=workload.weight_bytes / 1e6,
             parameters=workload.parameters,
+            infeasible=tuple(fault for block, time in timed for fault in self._faults(block, time.placement)),
         )
+
+    def _timed(self, block: BlockFeatures) -> _Timed:
+        """Return the time of a block; a space's architectures share most of theirs."""
+        known = self._known.get(block.operations)
+        if known is None:
+            placement = place(block.operations, self.units)
+            times = unit_times_ms(block, placement, self.units, precision=self.precision, weights=self.weights)
+            known = self._known[block.operations] = _Timed(
+                latency_ms=sum(times) + switching_ms(placement, self.units, self.spec.crossing_ms),
+                compute_unit=self.units[times.index(max(times))].compute_unit,
+                placement=placement,
+            )
+        return known
+
+    def _faults(self, block: BlockFeatures, placement: Placement) -> tuple[Infeasibility, ...]:
+        used = sorted(set(placement.units))
+        failures = [self.failures.get((block.spec.signature, self.units[unit].compute_unit)) for unit in used]
+        return infeasibilities(block, placement, failures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """Time of a block in a call, the unit it spends most of it on, and where its operations are."""
+
+    latency_ms: float
+    compute_unit: ComputeUnit
+    placement: Placement
+
+
+def placed_units(
+    device: DeviceSpec,
+    compute_units: ComputeUnits,
+    precision: Precision,
+    *,
+    lowerings: Sequence[tuple[str, str]] = (),
+) -> tuple[UnitSpec, ...]:
+    """Return the units that operations can be placed on, most preferred first.
+
+    CPU and GPU have no window of their own: what one operation holds is limited by what the app may hold.
+    """
+    changed = dict(lowerings)
+    units = []
+    for unit in device.units_for(compute_units, precision):
+        limits = unit.limits
+        if limits.window_mb is None and len(device.units) > 1:
+            limits = replace(limits, window_mb=device.usable_memory_mb)
+        units.append(replace(unit, lowering=changed.get(unit.compute_unit, unit.lowering), limits=limits))
+    return tuple(units)
+
+
+def unit_times_ms(
+    block: BlockFeatures,
+    placement: Placement,
+    units: Sequence[UnitSpec],
+    *,
+    precision: Precision,
+    weights: WeightFormat = _PLAIN,
+) -> list[float]:
+    """Return the time of a block's operations on each unit, without switching between them."""
+    times = []
+    for position, unit in enumerate(units):
+        pairs = zip(block.operations, placement.units, strict=True)
+        operations = [operation for operation, chosen in pairs if chosen == position]
+        seconds = step_seconds(steps_of(operations, unit, weights), rates_of(unit, precision))
+        times.append(1e3 * float(seconds.sum()))
+    return times
+
+
+def switching_ms(placement: Placement, units: Sequence[UnitSpec], crossing_ms: Figure) -> float:
+    """Return the time of the segments a block begins and of the crossings between them; 0 when it stays at home."""
+    begun = placement.segments[1:]
+    return len(begun) * crossing_ms.value + sum(units[position].segment_overhead_ms.value for position in begun)
+
+
+def infeasibilities(
+    block: BlockFeatures, placement: Placement, failures: Iterable[BlockFailure | None]
+) -> tuple[Infeasibility, ...]:
+    """Return why a block does not run: refusals of every unit, or failures on record on the units it is placed on."""
+    refused = [(item.compute_unit, item.reason, item.source) for item in placement.refused]
+    failed = [(item.compute_unit, item.reason, item.source) for item in failures if item is not None]
+    return tuple(
+        Infeasibility(block=block.block, compute_unit=unit, reason=reason, source=source)
+        for unit, reason, source in dict.fromkeys(refused + failed)
+    )
 
 
 def roofline_ms(block: BlockFeatures, unit: UnitSpec, *, precision: Precision) -> float:
-    """Return the time of one block: the sum over operations of max(compute, bytes) + overhead.
-
-    Source:
-        Williams, Waterman, Patterson, "Roofline" (CACM 2009), applied per operation.
-    """
-    peak = unit.peak_flops_at(precision)
-    weights, memory = unit.weight_bandwidth.value, unit.memory_bandwidth.value
-    overhead_s = unit.operation_overhead_ms.value / 1e3
-    seconds = sum(
-        max(operation.flops / peak, operation.weight_bytes / weights + operation.moved_bytes / memory) + overhead_s
-        for operation in block.operations
-    )
-    return 1e3 * seconds
+    """Return the time of one block when all of it runs on ``unit``."""
+    seconds = step_seconds(steps_of(block.operations, unit, _PLAIN), rates_of(unit, precision))
+    return 1e3 * float(seconds.sum())

@@ -68,6 +68,7 @@ def additive_costs(table: CostTable) -> AdditiveCosts:
         floor_mb=costs.floor_mb,
         floor_high_mb=costs.floor_high_mb,
         parameters=SlotSum.of(costs.parameters, base=float(costs.base_parameters)),
+        runs=costs.runs,
     )
 
 

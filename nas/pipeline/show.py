@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.errors import ConfigError
 from nas.core.schema import to_data
 from nas.runs.front import read_front
+from nas.runs.journal import Journal
 
 if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
@@ -29,12 +30,31 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
         width = f"{front.budget.coverage:.0%} interval"
         head = f"{'network':<18}{'latency ms':>12}{width:>22}{'peak MB':>10}{'parameters':>14}{'quality':>10}"
         rows = [_front_row(member, chosen=member.architecture.digest == front.selected) for member in front.members]
-        return to_data(front), "\n".join([head, *rows])
+        return to_data(front), "\n".join([head, *rows, *_screened_lines(context)])
     wanted = digest or front.selected
     for member in front.members:
         if member.architecture.digest == wanted:
             return to_data(member), _architecture_text(member)
-    raise ConfigError(f"no member of the front has the digest {wanted!r}", hint="`nas show RUN front` lists them")
+    for evaluation in _journal(context):
+        if evaluation.architecture.digest == wanted:
+            return to_data(evaluation), _architecture_text(evaluation)
+    raise ConfigError(f"no candidate of the search has the digest {wanted!r}", hint="`nas show RUN front` lists them")
+
+
+def _journal(context: Context) -> list[Evaluation]:
+    path = context.path("search", "evaluations.jsonl")
+    return Journal(path).read() if path.exists() else []
+
+
+def _screened_lines(context: Context) -> list[str]:
+    """Return how many candidates broke which limit unpaid, with the reason where blocks do not run."""
+    found: dict[str, int] = {}
+    for evaluation in _journal(context):
+        for violation in evaluation.violations:
+            text = f"{violation.limit}: {violation.reason}" if violation.reason else violation.limit
+            found[text] = found.get(text, 0) + 1
+    rows = [f"  {count:>6}  {text}" for text, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+    return ["screened out unpaid, by limit:", *rows] if rows else []
 
 
 def _front_row(member: Evaluation, *, chosen: bool) -> str:
@@ -49,13 +69,22 @@ def _front_row(member: Evaluation, *, chosen: bool) -> str:
 
 
 def _architecture_text(member: Evaluation) -> str:
+    cost = member.cost
     choices = [f"  {name}: {value}" for name, value in member.architecture.items()]
     blocks = [
         f"  {block.block:<28}{block.latency_ms:>10.2f} ms{block.memory_mb:>10.2f} MB" for block in member.cost.blocks
     ]
     head = f"{member.architecture.digest} of {member.architecture.space}, {member.cost.parameters:,} parameters"
     origin = f"costs are {member.cost.origin} for {member.cost.device}"
-    return "\n".join([head, "choices:", *choices, f"blocks ({origin}):", *blocks])
+    broken = [
+        f"  {violation.limit}: {violation.reason or f'{violation.value:.6g} against {violation.allowed:.6g} allowed'}"
+        for violation in member.violations
+    ]
+    stuck = [f"  {fault.block} on {fault.compute_unit}: {fault.reason} ({fault.source})" for fault in cost.infeasible]
+    lines = [head, "choices:", *choices]
+    lines += ["screened out, as it breaks:", *broken] if broken else []
+    lines += ["does not run on the device:", *stuck] if stuck else []
+    return "\n".join([*lines, f"blocks ({origin}):", *blocks] if blocks else lines)
 
 
 def listing(kind: str) -> list[dict[str, Any]]:

@@ -20,8 +20,12 @@ Row = tuple[int, ...]
 
 
 def cheapest(costs: AdditiveCosts) -> Row:
-    """Return the option of lowest latency in every slot, of equals the first."""
-    return tuple(int(np.argmin(row)) for row in costs.latency_ms.slots)
+    """Return the option of lowest latency in every slot that runs (of all where none does), of equals the first."""
+    row = []
+    for latency, runs in zip(costs.latency_ms.slots, costs.allowed(), strict=True):
+        own = runs if len(runs) else np.arange(len(latency))
+        row.append(int(own[np.argmin(latency[own])]))
+    return tuple(row)
 
 
 def new_neighbour(

@@ -35,15 +35,22 @@ PHONE = devices.DeviceSpec(
     name="toy",
     label="Toy",
     chip="toy",
+    ram_mb=figure(2000.0),
     usable_memory_mb=figure(1000.0),
     prior_factor=figure(2.0),
+    crossing_ms=figure(0.0),
     units=(
         devices.UnitSpec(
             compute_unit="cpu",
+            lowering="torch",
             peak_flops=figure(1e9),
+            channel_multiple=figure(1.0),
             memory_bandwidth=figure(1e6),
+            on_chip_bandwidth=figure(1e7),
+            on_chip_bytes=figure(100.0),
             weight_bandwidth=figure(2e6),
             operation_overhead_ms=figure(0.25),
+            segment_overhead_ms=figure(0.0),
             call_overhead_ms=figure(1.0),
         ),
     ),
@@ -99,11 +106,12 @@ def model(**changes: Any) -> CalibratedModel:
 @pytest.mark.parametrize(
     ("parameters", "elements", "expected_ms"),
     [
-        (10_000, 1, 20.0 + 0.25),  # compute: 2e7 FLOP at 1e9/s; its bytes take 20.004 ms
-        (1, 1000, 8.0 + 0.002 + 0.25),  # bytes: two tensors of 4000 bytes at 1e6/s, 4 of weights at 2e6/s
+        (10_000, 1, 20.0 + 0.25),  # compute: 2e7 FLOP at 1e9/s; 4e4 bytes of weights at 2e6/s take as long
+        (1, 1000, 8.0 + 0.25),  # two tensors of 4000 bytes through memory at 1e6/s
+        (1, 20, 0.016 + 0.25),  # two tensors of 80 bytes stay on the chip: 1e7/s
     ],
 )
-def test_roofline_is_the_slower_of_compute_and_bytes(
+def test_roofline_is_the_slowest_of_compute_weights_and_activations(
     workload_builder: Any, scenario: Scenario, parameters: int, elements: int, expected_ms: float
 ) -> None:
     predictor = RooflinePredictor(PHONE, precision="float32", compute_units="cpu_only")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.core.architecture import Architecture, ChoiceSpec
-from nas.core.cost import CostEstimate, Interval
+from nas.core.cost import CostEstimate, Infeasibility, Interval
 from nas.core.errors import ArchitectureError, TrainingError
 from nas.core.evaluation import Evaluation, Quality
 from nas.search.exact import AdditiveCosts, SlotSum
@@ -97,6 +97,7 @@ class AdditiveProblem:
     fidelity: str = "exact"
     judged: list[str] = field(default_factory=list)
     failing: frozenset[str] = frozenset()
+    stuck: frozenset[tuple[int, int]] = frozenset()  # (slot, option) that no compute unit runs
 
     def __post_init__(self) -> None:
         rng = Random(self.seed)
@@ -109,7 +110,12 @@ class AdditiveProblem:
         options = self.space.to_options(architecture)
         latency_ms = 100.0 + sum(row[option] for row, option in zip(self.latency, options, strict=True))
         memory_mb = 50.0 + max(row[option] for row, option in zip(self.memory, options, strict=True))
-        return make_cost(latency_ms, memory_mb, margin=self.margin)
+        faults = tuple(
+            Infeasibility(block=f"slot{slot}", compute_unit="cpu", reason=f"option {option} is stuck", source="test")
+            for slot, option in enumerate(options)
+            if (slot, option) in self.stuck
+        )
+        return replace(make_cost(latency_ms, memory_mb, margin=self.margin), infeasible=faults)
 
     def estimate(self, architecture: Architecture) -> Quality:
         """A quality; this object is the quality estimator, ``Prices`` the cost model."""
@@ -129,6 +135,10 @@ class AdditiveProblem:
             latency_high_ms=latency.scaled(self.margin),
             activation_mb=tuple(50.0 + np.array(row) for row in self.memory),
             activation_high_ratio=self.margin,
+            runs=tuple(
+                np.array([(slot, option) not in self.stuck for option in range(self.space.num_options)])
+                for slot in range(self.space.num_slots)
+            ),
         )
 
     @property

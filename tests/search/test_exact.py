@@ -44,9 +44,15 @@ def figures(problem: AdditiveProblem, options: tuple[int, ...]) -> tuple[float, 
     )
 
 
+def running(problem: AdditiveProblem) -> list[tuple[int, ...]]:
+    runs = problem.costs.runs or tuple([True] * size for size in problem.costs.sizes)
+    everyone = product(*map(range, problem.costs.sizes))
+    return [options for options in everyone if all(row[option] for row, option in zip(runs, options, strict=True))]
+
+
 def front_by_enumeration(problem: AdditiveProblem, budget: Budget) -> set[tuple[float, ...]]:
     limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
-    rows = [figures(problem, options) for options in product(*map(range, problem.costs.sizes))]
+    rows = [figures(problem, options) for options in running(problem)]
     points = {
         row[:3]
         for row in rows
@@ -84,6 +90,8 @@ def problems(draw: Any) -> AdditiveProblem:
     parameters = draw(st.sampled_from(["none", "own", "weights"]))
     weights_mb = None if weights == "none" else slot_sum(data, sizes, costs, pairs=False)
     floor = draw(st.sampled_from([0, 0, 4, 9]))
+    flags = st.sampled_from([True, True, True, False])
+    runs = tuple(np.array(data.draw(st.lists(flags, min_size=size, max_size=size)), dtype=bool) for size in sizes)
     return AdditiveProblem(
         costs=AdditiveCosts(
             latency_ms=latency,
@@ -99,6 +107,7 @@ def problems(draw: Any) -> AdditiveProblem:
             floor_mb=float(floor),
             floor_high_mb=float(floor + draw(st.integers(0, 3))),
             weights_mb=weights_mb,
+            runs=draw(st.sampled_from([None, runs])),
             parameters={"none": None, "weights": None if weights_mb is None else weights_mb.scaled(3.0)}.get(
                 parameters, slot_sum(data, sizes, costs, pairs=False)
             ),
@@ -136,7 +145,7 @@ def test_certificate_bounds_what_a_coarsened_front_lacks(
     members = front.points().tolist()
     spare = (certificate.latency_high_loss_ms, certificate.memory_loss_mb, certificate.parameters_loss)
     limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
-    for options in product(*map(range, problem.costs.sizes)):
+    for options in running(problem):
         latency, memory, negated, *highs = figures(problem, options)
         inside = all(
             limit is None or value + margin <= limit + 1e-9

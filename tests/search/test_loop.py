@@ -86,6 +86,30 @@ def test_screened_candidates_are_kept_and_never_judged() -> None:
     assert result.complete == len(problem.judged) == 40
 
 
+def test_candidate_that_no_compute_unit_runs_is_screened_unpaid_with_the_reason(tmp_path: Path) -> None:
+    problem = AdditiveProblem(stuck=frozenset({(0, 1), (2, 3)}))
+    journal = Journal(tmp_path / "evaluations.jsonl")
+    result = run(problem, build(problem), budget=Budget(), journal=journal)
+    stuck = [one for one in journal.read() if one.state == "screened"]
+    assert stuck
+    assert {one.violations[0].limit for one in stuck} == {"placement"}
+    assert {one.violations[0].reason for one in stuck} <= {
+        "slot0 on cpu: option 1 is stuck (test)",
+        "slot2 on cpu: option 3 is stuck (test)",
+    }
+    assert not {one.architecture.digest for one in stuck} & set(problem.judged)
+    assert result.complete == 40
+
+
+def test_when_nothing_runs_the_error_says_which_block_and_why() -> None:
+    problem = AdditiveProblem(stuck=frozenset((0, option) for option in range(5)))
+    with pytest.raises(
+        BudgetError, match="placement: 1 blocks run on no allowed compute unit, first slot0 on cpu"
+    ) as e:
+        run(problem, build(problem), budget=Budget(), patience=50)
+    assert "choose other compute units" in (e.value.hint or "")
+
+
 def test_budget_is_held_against_the_upper_end_of_the_interval() -> None:
     problem = AdditiveProblem(margin=1.5)
     result = run(problem, build(problem), evaluations=5)

@@ -194,3 +194,11 @@ def test_traits_are_the_values_of_an_options_choices() -> None:
     assert first.tolist() == second.tolist()
     assert (first @ first.T).tolist() == [[1, 0, 0], [0, 2, 1], [0, 1, 2]]  # shared values: none; conv 3; conv 5
     assert _traits(FlatSpace(2, 3)) == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engines_that_know_the_costs_propose_nothing_that_does_not_run(name: str) -> None:
+    stuck = frozenset({(0, 1), (1, 2), (3, 4)})
+    result = go(name, AdditiveProblem(stuck=stuck), MemoryJournal(), evaluations=25, budget=Budget(latency_ms=400.0))
+    assert not [one for one in result.evaluations if one.violations and one.violations[0].limit == "placement"]
+    assert result.complete == 25

@@ -109,13 +109,14 @@ class SlotSum:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CostArrays:
-    """Costs of N architectures, each (N,): predictions and the upper ends that limits are held against."""
+    """Costs of N architectures, each (N,): predictions, the upper ends that limits are held against, what runs."""
 
     latency_ms: FloatArray
     latency_high_ms: FloatArray
     peak_memory_mb: FloatArray
     memory_high_mb: FloatArray
     parameters: FloatArray
+    runs: BoolArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,6 +135,7 @@ class AdditiveCosts:
         held_high_mb: What the upper end has besides, the same for every architecture.
         floor_high_mb: Upper end of ``floor_mb``.
         parameters: Numbers of parameters; none when left out.
+        runs: L arrays; which options run on the device at all. All do when left out.
     """
 
     latency_ms: SlotSum
@@ -146,12 +148,15 @@ class AdditiveCosts:
     latency_high_ms: SlotSum | None = None
     weights_mb: SlotSum | None = None
     parameters: SlotSum | None = None
+    runs: tuple[BoolArray, ...] | None = None
 
     def __post_init__(self) -> None:
         sizes = self.latency_ms.sizes
         others = {"latency_high_ms": self.latency_high_ms, "weights_mb": self.weights_mb, "parameters": self.parameters}
         found = {name: other.sizes for name, other in others.items() if other is not None}
         found["activation_mb"] = tuple(len(row) for row in self.activation_mb)
+        if self.runs is not None:
+            found["runs"] = tuple(len(row) for row in self.runs)
         for name, other in found.items():
             if other != sizes:
                 raise ValueError(f"{name} has {other} options by slot, latency_ms has {sizes}")
@@ -185,7 +190,20 @@ class AdditiveCosts:
             peak_memory_mb=np.maximum(weights + activation, self.floor_mb),
             memory_high_mb=np.maximum(weights + self.highest_mb(activation), self.floor_high_mb),
             parameters=np.zeros(len(options)) if self.parameters is None else self.parameters.total(options),
+            runs=self._all_run(options),
         )
+
+    def allowed(self) -> list[IntArray]:
+        """Return the options of each slot that run."""
+        if self.runs is None:
+            return [np.arange(size) for size in self.sizes]
+        return [np.flatnonzero(row) for row in self.runs]
+
+    def _all_run(self, options: IntArray) -> BoolArray:
+        every = np.ones(len(options), dtype=bool)
+        for slot, row in enumerate(self.runs or ()):
+            every &= row[options[:, slot]]
+        return every
 
     def feasible(self, options: IntArray, budget: Budget) -> BoolArray:
         """Return which architectures (N, L) keep ``budget`` with their upper ends, (N,)."""
@@ -205,8 +223,8 @@ class AdditiveProblem:
 
 
 def within(costs: CostArrays, budget: Budget) -> BoolArray:
-    """Return which costs keep ``budget`` with their upper ends, (N,)."""
-    inside = np.ones(len(costs.latency_ms), dtype=bool)
+    """Return which costs run and keep ``budget`` with their upper ends, (N,)."""
+    inside = costs.runs.copy()
     limits = (
         (costs.latency_high_ms, budget.latency_ms),
         (costs.memory_high_mb, budget.peak_memory_mb),

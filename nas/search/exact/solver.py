@@ -168,14 +168,16 @@ def _columns(problem: AdditiveProblem, budget: Budget, level: float) -> list[_Co
 
 def _levels(costs: AdditiveCosts, budget: Budget) -> list[float]:
     """Return the activation levels that peak memory can have inside the budget, ascending."""
-    lowest = max(costs.base_activation_mb, *(float(row.min()) for row in costs.activation_mb))
-    levels = sorted({lowest, *(float(value) for row in costs.activation_mb for value in row if value > lowest)})
+    running = [row[own] for row, own in zip(costs.activation_mb, costs.allowed(), strict=True)]
+    if any(len(row) == 0 for row in running):
+        return []
+    lowest = max(costs.base_activation_mb, *(float(row.min()) for row in running))
+    levels = sorted({lowest, *(float(value) for row in running for value in row if value > lowest)})
     if budget.peak_memory_mb is None:
         return levels
     allowed_mb = budget.peak_memory_mb + _slack(budget.peak_memory_mb)
     if costs.weights_mb is not None:
-        every = [np.arange(size) for size in costs.sizes]
-        table = _Table.of(_Column(name="weights", table=costs.weights_mb, limit=None), every)
+        table = _Table.of(_Column(name="weights", table=costs.weights_mb, limit=None), costs.allowed())
         allowed_mb -= float((table.base + table.steps[0][0] + table.rest_low[0]).min())
     if costs.floor_high_mb > budget.peak_memory_mb:
         return []
@@ -247,7 +249,8 @@ class _Sweep:
     """One sweep over the slots at one activation level."""
 
     def __init__(self, columns: list[_Column], costs: AdditiveCosts, level: float, max_labels: int | None) -> None:
-        self._allowed = [np.flatnonzero(row <= level) for row in costs.activation_mb]
+        pairs = zip(costs.activation_mb, costs.allowed(), strict=True)
+        self._allowed = [own[row[own] <= level] for row, own in pairs]
         self._tables = [_Table.of(column, self._allowed) for column in columns]
         self._grouped = any(column.table.has_pairs for column in columns)
         self._max_labels = max_labels
