@@ -33,6 +33,7 @@ from nas.core.profile import (
 )
 from nas.core.schema import from_data
 from nas.core.units import megabytes, milliseconds
+from nas.core.workload import BlockSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +115,10 @@ def _record(line: DeviceRecord, options: ImportOptions, *, ended: bool = False) 
 
 
 def _subject(model: Model) -> Subject:
-    text = model.block_path if model.kind in ("op", "block") else model.arch_id
+    if model.kind == "block":
+        block = BlockSpec.parse(model.block_path)
+        return Subject(subject=block.signature, level="block", architecture=None, block=block)
+    text = model.block_path if model.kind == "op" else model.arch_id
     found = subject(text or model.file, level=_LEVELS[model.kind])
     found["level"] = _LEVELS[model.kind]
     return found
