@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import problem
 import pytest
+import ray_search
 
-from nas.core.cost import Budget
-from nas.core.errors import TrainingError
+from nas.core.errors import TrainingError, UnavailableError
 from nas.core.evaluation import WorkerFailure
-from nas.core.rng import RandomStreams
-from nas.search import engines, search
+from nas.runs.journal import Journal
 from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nas.core.evaluation import Evaluation
+
+
+# Ray takes about 15 s to call a node dead that does not answer.
+NOTICE_A_LOST_NODE_SOON = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "300",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 def square(number: int) -> int:
@@ -40,8 +51,21 @@ def test_ray_options_are_checked(wrong: dict[str, int]) -> None:
         RayExecutor(**wrong)
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_address_where_nothing_listens_is_named_at_once(scheme: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=f"no Ray cluster at '{address}': .*refused"):
+            RayExecutor(address=address).__enter__()
+
+
 @pytest.fixture(scope="module")
 def ray_executor() -> Iterator[RayExecutor]:
+    from ray import cloudpickle
+
+    for module in (problem, ray_search, sys.modules[__name__]):
+        cloudpickle.register_pickle_by_value(module)  # the workers cannot import a module of the tests
     with RayExecutor(workers=2, retries=2) as executor:
         yield executor
 
@@ -88,6 +112,12 @@ def test_ray_chunks_keep_order(ray_executor: RayExecutor) -> None:
 
 
 @pytest.mark.slow
+def test_function_too_large_to_send_with_each_task_reaches_the_workers(ray_executor: RayExecutor) -> None:
+    weights = bytes(range(256)) * 4096
+    assert list(ray_executor.map(lambda index: weights[index], [0, 255, 256, -1])) == [0, 255, 0, 255]
+
+
+@pytest.mark.slow
 def test_worker_killed_on_first_try_loses_nothing(ray_executor: RayExecutor, tmp_path: Path) -> None:
     def die_once(number: int) -> int:
         mark = tmp_path / str(number)
@@ -123,26 +153,77 @@ def test_exception_of_the_function_keeps_its_type(ray_executor: RayExecutor) -> 
         next(ray_executor.map(fail, [7]))
 
 
+@pytest.fixture(scope="module")
+def whole() -> list[Evaluation]:
+    """What a search in this process finds when nothing is killed."""
+    return ray_search.search_with(SerialExecutor(), problem.MemoryJournal(), problem.AdditiveProblem())
+
+
+def in_batches(evaluations: list[Evaluation], *numbers: int) -> list[Evaluation]:
+    return [evaluation for evaluation in evaluations if evaluation.proposal.note["batch"] in numbers]
+
+
+def judged_in_third_batch(whole: list[Evaluation]) -> str:
+    """The digest of its last candidate inside the budget."""
+    return [item.architecture.digest for item in in_batches(whole, 2) if item.state != "screened"][-1]
+
+
 @pytest.mark.slow
-def test_search_on_ray_writes_the_journal_of_a_serial_one(ray_executor: RayExecutor) -> None:
-    import problem as shared
-    from ray import cloudpickle
+@pytest.mark.parametrize("cpus_per_task", [1, 2], ids=["two_workers", "one_worker"])
+def test_search_on_ray_writes_the_journal_of_a_serial_one(
+    ray_executor: RayExecutor, whole: list[Evaluation], cpus_per_task: int
+) -> None:
+    assert ray_executor is not None
+    executor = RayExecutor(cpus_per_task=cpus_per_task)
+    assert ray_search.search_with(executor, problem.MemoryJournal(), problem.AdditiveProblem()) == whole
 
-    cloudpickle.register_pickle_by_value(shared)  # the workers cannot import a module of the tests
 
-    def journal_with(executor: RayExecutor | SerialExecutor) -> list[Evaluation]:
-        task = shared.AdditiveProblem()
-        result = search(
-            task.space,
-            engines.build("optuna", task.space, {"population": 8}, RandomStreams(0)),
-            cost_model=task.prices,
-            quality_estimator=task,
-            budget=Budget(latency_ms=190.0),
-            journal=shared.MemoryJournal(),
-            evaluations=24,
-            batch=6,
-            executor=executor,
-        )
-        return shared.without_times(result.evaluations)
+@pytest.mark.slow
+def test_worker_killed_in_a_search_loses_no_evaluation(
+    ray_executor: RayExecutor, whole: list[Evaluation], tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    deadly = ray_search.Deadly(problem.AdditiveProblem(), judged_in_third_batch(whole), mark)
+    assert ray_search.search_with(ray_executor, problem.MemoryJournal(), deadly) == whole
+    assert mark.exists()
 
-    assert journal_with(ray_executor) == journal_with(SerialExecutor())
+
+def search_and_kill(victim: str, whole: list[Evaluation], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Search in another process, where a candidate of the third batch kills ``victim``; ``folder`` gets the journal."""
+    digest = judged_in_third_batch(whole)
+    finished = subprocess.run(
+        [sys.executable, ray_search.__file__, str(folder / "journal"), str(folder / "mark"), digest, victim],
+        env={**os.environ, **NOTICE_A_LOST_NODE_SOON},
+        stdout=subprocess.DEVNULL,  # Ray's notes on the node
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (folder / "mark").exists(), finished.stderr
+    return finished
+
+
+@pytest.mark.slow
+def test_node_lost_in_a_search_loses_no_evaluation(whole: list[Evaluation], tmp_path: Path) -> None:
+    finished = search_and_kill("node", whole, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert problem.without_times(Journal(tmp_path / "journal").read()) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "exit_code", "message"), [("driver", -signal.SIGKILL, ""), ("only_node", 6, "Ray was lost: LocalRaylet")]
+)
+def test_search_goes_on_after_its_process_or_its_only_node_was_killed(
+    victim: str, exit_code: int, message: str, whole: list[Evaluation], tmp_path: Path
+) -> None:
+    finished = search_and_kill(victim, whole, tmp_path)
+    assert finished.returncode == exit_code, finished.stderr
+    assert message in finished.stderr
+    journal = Journal(tmp_path / "journal")
+    kept = problem.without_times(journal.read())
+    assert kept == whole[: len(kept)]
+    assert in_batches(kept, 0, 1) == in_batches(whole, 0, 1)
+    estimator = problem.AdditiveProblem()
+    assert ray_search.search_with(SerialExecutor(), journal, estimator) == whole
+    assert not {evaluation.architecture.digest for evaluation in kept} & set(estimator.judged)

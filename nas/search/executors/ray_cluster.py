@@ -1,18 +1,24 @@
 """Runs items on Ray workers: this machine's processors, or a cluster given by its address.
 
 ray is imported inside the functions: it takes a second to load and most searches do without. Work travels to the
-workers in Ray's object store; nothing of it is written to a file of ours.
+workers with the tasks or in Ray's object store; nothing of it is written to a file of ours.
 
 Tasks are never cancelled: when a task ends while it is cancelled, Ray's native code ends the whole driver process with
 exit code 1 and no message (seen with Ray 2.60, "Tried to complete task that was not pending"; ray-project/ray#54798
 describes that race). Instead only ``TASKS_PER_SLOT`` times as many tasks are under way as can run, so that little is
 left behind when a caller gives up.
+
+Two losses still end the driver the same way, by Ray's design: of the head's control service for 60 s
+(``RAY_gcs_rpc_server_reconnect_timeout_s``), and of Ray's processes on the driver's own machine while something is in
+its object store. The journal of a search survives both. For the latter, small functions stay out of the store: then
+the loss is an ``UnavailableError``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 # While one task runs the next waits at its worker, and a cluster that grows on demand sees that it should.
 TASKS_PER_SLOT = 2
+# Ray sends arguments of up to 100 kB with the task (max_direct_call_object_size) and keeps larger ones in its store.
+INLINE_BYTES = 64 * 1024
+CONNECT_S = 10.0
 
 
 class RayExecutor:
@@ -116,6 +125,7 @@ class RayExecutor:
         else:
             arguments["address"] = self._address
         try:
+            _connect(self._address)
             ray.init(**arguments)
         except Exception as error:  # Ray raises a bare Exception when a start times out
             where = "Ray does not start here" if self._address is None else f"no Ray cluster at {self._address!r}"
@@ -149,12 +159,14 @@ class RayExecutor:
 
     def _map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
         import ray
+        from ray import cloudpickle
 
         size = self._items_per_task
         chunks = (items[at : at + size] for at in range(0, len(items), size))
         options = {"max_retries": self._retries, "retry_exceptions": False, **self._resources}
         task: Any = ray.remote(_run_chunk).options(**options)
-        shared = ray.put(function)
+        payload: bytes = cloudpickle.dumps(function)  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
+        shared = function if len(payload) < INLINE_BYTES else ray.put(function)
         submitted: deque[tuple[Any, Sequence[T]]] = deque()
         running: list[Any] = []
         while True:
@@ -194,6 +206,13 @@ class RayExecutor:
             logger.warning("%s, %d candidates lost", message, len(chunk))
             results = [WorkerFailure(message=message) for _ in chunk]
         yield from results
+
+
+def _connect(address: str | None) -> None:
+    """Raise ``OSError`` when nothing listens at a host and port; Ray itself tries for more than ten minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _run_chunk(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
