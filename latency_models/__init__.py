@@ -3,9 +3,11 @@
 from latency_models.calibration import CalibrationOptions, CalibrationReport, calibrate
 from latency_models.comparison import Comparison, compare
 from latency_models.cost_table import CostTable, Scores, compile_cost_table
+from latency_models.designing import Candidate, PlannedMeasurement, next_measurements
 from latency_models.devices import DeviceSpec
 from latency_models.devices import get as device
 from latency_models.devices import names as device_names
+from latency_models.effects import Group, NetworkShape
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
 from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
@@ -28,13 +30,17 @@ __all__ = [
     "CalibratedPredictor",
     "CalibrationOptions",
     "CalibrationReport",
+    "Candidate",
     "Comparison",
     "CostPredictor",
     "CostTable",
     "DeviceBackend",
     "DeviceSpec",
+    "Group",
     "MeasurementJob",
     "MeasurementPlan",
+    "NetworkShape",
+    "PlannedMeasurement",
     "ProfileReading",
     "RooflinePredictor",
     "Scores",
@@ -52,6 +58,7 @@ __all__ = [
     "generation_label",
     "load_predictor",
     "measure_all",
+    "next_measurements",
     "predict",
     "read_profile",
     "save_predictor",

@@ -1,4 +1,4 @@
-"""The verb ``profile``: measure here, import what was measured elsewhere, or write the list of what to measure."""
+"""The verb ``profile``: measure here, import measurements, write what to measure, or plan what to measure next."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ _UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
     "--compute-units", default=None, type=click.Choice(_UNITS), help="Core ML setting of records without one."
 )
 @click.option("--jobs", default=None, metavar="FILE", help="Write what to measure on the phone, and measure nothing.")
+@click.option("--plan", "plan_count", type=int, metavar="N", help="Print the N measurements to take next, best first.")
+@click.option("--measure", is_flag=True, help="With --plan: take these measurements and add them to the profile.")
+@click.option("--per-second", is_flag=True, help="With --plan: best for a second of measuring, not for each one.")
 @output_options
 def profile(
     run: str,
@@ -42,6 +45,9 @@ def profile(
     subject: str | None,
     compute_units: str | None,
     jobs: str | None,
+    plan_count: int | None,
+    measure: bool,
+    per_second: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -50,8 +56,18 @@ def profile(
 
     A phone is measured elsewhere: --jobs writes what to measure, --import takes the results. A record is imported once,
     and only for the device, scenario and search space of RUN; everything else is named with file and line.
+
+    --plan chooses the blocks and networks that shrink the uncertainty of the front's latencies most; with --measure the
+    host takes them.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    if plan_count is not None:
+        if force or imports or jobs is not None:
+            raise click.UsageError("--plan goes with neither --force nor --import nor --jobs")
+        _plan(run, plan_count, overrides, console, measure=measure and not dry_run, per_second=per_second)
+        return
+    if measure or per_second:
+        raise click.UsageError("--measure and --per-second need --plan N")
     if not imports and jobs is None:
         perform_stages(run, ("profile",), console=console, overrides=overrides, force=force, dry_run=dry_run)
         return
@@ -110,3 +126,21 @@ def _write_jobs(run: str, file: str, overrides: tuple[str, ...], console: Consol
         return
     count = write_job_list(Path(file), config, target.space, target.scenario)
     console.say(f"{file}: {count} jobs for {config.device.name}")
+
+
+def _plan(
+    run: str, count: int, overrides: tuple[str, ...], console: Console, *, measure: bool, per_second: bool
+) -> None:
+    """Print what to measure next, and measure it if asked to."""
+    with console.errors():
+        from nas.pipeline.context import open_run
+        from nas.pipeline.planning import plan_measurements
+        from nas.pipeline.stages import chosen_stages, extend_profile
+
+        context = open_run(run, overrides=overrides)
+        chosen_stages(context.config, ("profile",))
+        plan = plan_measurements(context, count, per_cost=per_second)
+        if measure:
+            with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
+                console.say(f"profile: {extend_profile(context, plan, progress=console.progress('profile'))}")
+        console.result(plan.to_dict(), plan.text())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.config.run import RunConfig
     from nas.core.protocols import Progress
     from nas.pipeline.context import Context
+    from nas.pipeline.planning import ProfilePlan
     from nas.runs.directory import RunDirectory
 
 
@@ -110,6 +111,30 @@ def perform(
     say(f"run directory: {context.directory.path}")
     for stage in chosen_stages(context.config, names):
         say(f"{stage.name}: {_perform_stage(context, stage, force=force, progress=progress)}")
+
+
+def extend_profile(context: Context, plan: ProfilePlan, *, progress: Progress) -> str:
+    """Take planned measurements and append them to the profile, which is then done; what read it becomes stale.
+
+    The caller holds the directory's lock.
+
+    Returns:
+        One line for people.
+
+    Raises:
+        InputError: The profile is damaged.
+        UnavailableError: The device is not this host.
+        MeasurementError: A block cannot be run; what was measured is kept.
+    """
+    from nas.pipeline.planning import take_measurements
+
+    directory, stage = context.directory, _BY_NAME["profile"]
+    if directory.state(stage.name) == "done":
+        directory.require(stage.name)
+    if directory.was_reset(stage.name):
+        _clear(directory.path / stage.name)
+    with directory.stage(stage.name, (), settings=_settings(context.config, stage)) as folder:
+        return take_measurements(context, plan, folder, progress)
 
 
 def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Callable[[str], Progress]) -> str:
