@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from latency_models.jobs import DeviceBackend, MeasurementJob, MeasurementPlan
+    from latency_models.profiles import ProfileReading
     from nas.core.profile import DeviceInfo, ProfileRecord
     from nas.core.protocols import Progress
 
@@ -49,7 +50,9 @@ def measure_all(
     _check(backend, jobs)
     show = progress or SilentProgress()
     earlier = _earlier(path, plan, backend.describe())
-    done = Counter(record.subject for record in earlier.records)
+    for line in earlier.lines():
+        _log.warning("%s", line)
+    done = Counter(record.subject for record in earlier.profiles.records)
     total = plan.passes * len(jobs)
     finished = sum(min(done[job.subject], plan.passes) for job in jobs)
     streams = RandomStreams(plan.seed)
@@ -64,14 +67,12 @@ def measure_all(
             finished += 1
     show.update(total, total)
     wanted = {job.subject for job in jobs}
-    profiles = _earlier(path, plan, backend.describe())
+    profiles = _earlier(path, plan, backend.describe()).profiles
     return ProfileSet(records=tuple(record for record in profiles.records if record.subject in wanted))
 
 
-def _earlier(path: Path, plan: MeasurementPlan, device: DeviceInfo) -> ProfileSet:
+def _earlier(path: Path, plan: MeasurementPlan, device: DeviceInfo) -> ProfileReading:
     reading = scan_profile(path)
-    for line in reading.lines():
-        _log.warning("%s", line)
     now = {"chip": device.chip, "threads": device.threads, "software": device.software}
     for record in reading.profiles.records:
         for name, before, wanted in (
@@ -90,7 +91,7 @@ def _earlier(path: Path, plan: MeasurementPlan, device: DeviceInfo) -> ProfileSe
                     f"{path}: {record.subject!r} was measured with {name} {before!r}, this machine has {value!r}",
                     hint=_HINT,
                 )
-    return reading.profiles
+    return reading
 
 
 def _check(backend: DeviceBackend, jobs: Sequence[MeasurementJob]) -> None:

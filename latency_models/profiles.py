@@ -86,10 +86,12 @@ class ProfileReading:
         """The usable records."""
         return ProfileSet(records=tuple(item.record for item in self.located))
 
-    def lines(self) -> list[str]:
-        """Return every fault and warning as a line for people."""
+    def lines(self, *, most: int = 20) -> list[str]:
+        """Return faults and warnings as lines for people, at most ``most`` of either."""
         left_out = [f"{problem_text(problem)}; left out" for problem in self.dropped]
-        return left_out + [problem_text(problem) for problem in self.warnings]
+        odd = [problem_text(problem) for problem in self.warnings]
+        more = [f"and {len(found) - most} more like that" if len(found) > most else "" for found in (left_out, odd)]
+        return [line for line in (*left_out[:most], more[0], *odd[:most], more[1]) if line]
 
 
 def scan_profile(path: Path, *, scenario: str | None = None, device: str | None = None) -> ProfileReading:

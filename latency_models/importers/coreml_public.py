@@ -26,6 +26,12 @@ _BACKENDS: dict[str, ComputeUnit] = {
     "classic_cpu": "cpu",
     "mps_graph": "gpu",
 }
+_ROOFLINE_UNITS = {
+    "peak_fp16_gemm_tflops": "TFLOP/s",
+    "bandwidth_gbps": "GB/s",
+    "ridge_flop_per_byte": "FLOP/byte",
+    "peak_perf_per_w_gflops": "GFLOP/s/W",
+}
 _CHUNK = re.compile(r"(c\d+)(?: (\w+))?")
 _NUMBER = re.compile(r"~?(-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)\s*(.*)")
 
@@ -186,6 +192,31 @@ def read_guide(path: Path, options: ImportOptions) -> ImportResult:  # noqa: ARG
             rows.figures.append(_guide_figure(path, line, cells, (header[0], name, silicon), match))
     if without:
         rows.remarks.append(f"{path}: {without} cells begin with no number")
+    return rows.result()
+
+
+def read_rooflines(path: Path, options: ImportOptions) -> ImportResult:  # noqa: ARG001  # one signature for all formats
+    """Read community rooflines of Macs: reached rates of matrix products and of memory.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    rows = Rows(str(path))
+    for line, cells in read_csv(path)[1]:
+        for name, unit in _ROOFLINE_UNITS.items():
+            with rows.row(line):
+                rows.figures.append(
+                    ReferenceFigure(
+                        device=cells["chip"],
+                        quantity=name,
+                        value=quantity(cells[name])[0],
+                        unit=unit,
+                        source="huggingface.co/datasets/aneforge/ane-rooflines",
+                        licence="MIT",
+                        file=str(path),
+                        line=line,
+                    )
+                )
     return rows.result()
 
 

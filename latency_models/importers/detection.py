@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # format → (module:function, one line for people)
 FORMATS: dict[str, tuple[str, str]] = {
     "device-records": ("device_records:read", "JSON Lines of the runner on the phone"),
+    "profile-records": ("profile_records:read", "profile of another run (profile/records.jsonl)"),
     "coremltools-plan": ("coremltools_plan:read", "compute plan of coremltools (MLComputePlan)"),
     "whisperkit-plan": ("whisperkit_plan:read", "*.mlcomputeplan.json of whisperkittools"),
     "coreml-profiler": ("coreml_profiler:read", "per-operation JSON of CoreMLProfiler"),
@@ -39,6 +40,7 @@ FORMATS: dict[str, tuple[str, str]] = {
     "conversion-timings": ("coreml_public:read_conversions", "load times of SD 1.5 packages"),
     "backend-estimates": ("coreml_public:read_backend_estimates", "planner's estimates per operation and back end"),
     "chunk-times": ("coreml_public:read_chunks", "times per chunk of Core ML language models"),
+    "rooflines": ("coreml_public:read_rooflines", "community rooflines (ane_rooflines_excerpt.csv)"),
     "engine-guide": ("coreml_public:read_guide", "a table of the Neural Engine guide"),
 }
 
@@ -49,6 +51,7 @@ _HEADERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("apple-times", frozenset({"model", "chip", "unit", "latency_ms", "licence"})),
     ("device-memory", frozenset({"backend", "unit", "value", "section", "model"})),
     ("reference-figures", frozenset({"quantity", "value", "unit", "source"})),
+    ("rooflines", frozenset({"peak_fp16_gemm_tflops", "bandwidth_gbps"})),
     ("conversion-timings", frozenset({"first_load_compile_s", "convert_s"})),
     ("backend-estimates", frozenset({"selected_backend", "op_location"})),
     ("chunk-times", frozenset({"c1", "c2"})),
@@ -111,8 +114,12 @@ def _detect_text(path: Path, data: bytes) -> str | None:
 def _detect_json(text: str) -> str | None:
     first_line = text.lstrip().partition("\n")[0]
     document = _parsed(first_line) or _parsed(text)
-    if isinstance(document, dict) and str(document.get("schema", "")).startswith("nas/device_record/"):
-        return "device-records"
+    if isinstance(document, dict):
+        schema = str(document.get("schema", ""))
+        if schema.startswith("nas/device_record/"):
+            return "device-records"
+        if schema.startswith("nas/profile_record/") or {"subject", "samples_ms", "device"} <= set(document):
+            return "profile-records"
     document = _parsed(text) or document
     if isinstance(document, list) and document and isinstance(document[0], dict):
         keys = set(document[0])

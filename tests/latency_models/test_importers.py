@@ -23,6 +23,7 @@ NAMES = {
     "coreml_profiler_structure.json": "coreml-profiler",
     "xcresult_metrics.json": "xcresult",
     "times.csv": "table",
+    "records_version_1.jsonl": "profile-records",
 }
 
 
@@ -292,3 +293,8 @@ def test_a_failed_compile_may_stand_in_a_table(tmp_path: Path) -> None:
     (record,) = result.records
     assert record.failure == Failure(stage="compile", message="rank 6")
     assert result.problems[0].line == 3
+
+
+def test_the_profile_of_another_run_is_read_in_any_version() -> None:
+    result = read_file(DATA / "records_version_1.jsonl", ImportOptions())
+    assert [(item.line, item.record.level) for item in result.located] == [(1, "block"), (2, "network")]

@@ -122,3 +122,17 @@ def test_a_drifting_record_is_measured_again_then_kept_with_a_warning(
     measure_all(backend, JOBS[:1], replace(PLAN, passes=1, attempts=3), tmp_path / "r.jsonl")
     assert len(backend.calls) == 3
     assert "job0 still drifts by" in caplog.text
+
+
+def test_a_damaged_line_is_named_and_its_job_measured_again(
+    tmp_path: Path, counting_backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "r.jsonl"
+    measure_all(counting_backend(), JOBS, PLAN, path)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], b'{"broken', *lines[2:]]))
+    again = counting_backend()
+    profiles = measure_all(again, JOBS, PLAN, path)
+    assert len(again.calls) == 1
+    assert len(profiles.records) == 18
+    assert "line 2: damaged record" in caplog.text

@@ -192,3 +192,14 @@ def test_guide_tables_give_every_number_with_its_unit(tmp_path: Path) -> None:
         ("Name (Value)", 4.0, "(base)", "M5"),
     ]
     assert "1 cells begin with no number" in result.remarks[0]
+
+
+def test_rooflines_of_chips_are_figures_with_units(tmp_path: Path) -> None:
+    header = "chip,peak_fp16_gemm_tflops,bandwidth_gbps,ridge_flop_per_byte,peak_perf_per_w_gflops\n"
+    result = read(tmp_path, "rooflines.csv", header + "Apple M1,2.7,0.86,3149,442\n")
+    assert [(figure.value, figure.unit) for figure in result.figures] == [
+        (2.7, "TFLOP/s"),
+        (0.86, "GB/s"),
+        (3149.0, "FLOP/byte"),
+        (442.0, "GFLOP/s/W"),
+    ]
