@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,18 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: is a folder, not a file") from error
 
 
+def unpacked(path: Path, data: bytes) -> bytes:
+    """Return what the gzip file ``path`` of content ``data`` holds.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip file: {error}") from error
+
+
 def read_document(path: Path) -> Any:
     """Return a JSON document.
 
@@ -145,9 +158,7 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """
     data = read_bytes(path)
     try:
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: damaged gzip file: {error}") from error
+        text = (unpacked(path, data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text: {error.reason}") from error
     reader = csv.DictReader(io.StringIO(text), restval="")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latency_models.importers.contract import read_bytes
+from latency_models.importers.contract import read_bytes, unpacked
 from nas.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ FORMATS: dict[str, tuple[str, str]] = {
     "rooflines": ("coreml_public:read_rooflines", "community rooflines (ane_rooflines_excerpt.csv)"),
     "engine-guide": ("coreml_public:read_guide", "a table of the Neural Engine guide"),
 }
+
+_LINES_READ = 50  # the first lines may be damaged
 
 # Columns that only one format has together; the first that fits is taken.
 _HEADERS: tuple[tuple[str, frozenset[str]], ...] = (
@@ -97,30 +98,23 @@ def _detect_parquet(path: Path) -> str | None:
 
 def _detect_text(path: Path, data: bytes) -> str | None:
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        data = unpacked(path, data)
     text = data.decode("utf-8-sig", errors="replace")
     first = text.lstrip()[:1]
     if first in ("{", "["):
         return _detect_json(text)
     header = {name.strip() for name in next(csv.reader(io.StringIO(text)), [])}
     found = next((name for name, columns in _HEADERS if columns <= header), None)
-    if found is None and header & {"architecture", "block", "model"} and header & {"source"}:
+    if found is None and path.suffix == ".csv" and header & {"architecture", "block", "model"}:
         return "table"
-    if found is None and path.parent.name == "ane_guide":
-        return "engine-guide"
-    return found or ("table" if path.suffix == ".csv" and header & {"architecture", "block", "model"} else None)
+    return found or ("engine-guide" if path.parent.name == "ane_guide" else None)
 
 
 def _detect_json(text: str) -> str | None:
-    first_line = text.lstrip().partition("\n")[0]
-    document = _parsed(first_line) or _parsed(text)
-    if isinstance(document, dict):
-        schema = str(document.get("schema", ""))
-        if schema.startswith("nas/device_record/"):
-            return "device-records"
-        if schema.startswith("nas/profile_record/") or {"subject", "samples_ms", "device"} <= set(document):
-            return "profile-records"
-    document = _parsed(text) or document
+    found = [line_format for line in text.split("\n")[:_LINES_READ] if (line_format := _line_format(_parsed(line)))]
+    if found:
+        return found[0]
+    document = _parsed(text)
     if isinstance(document, list) and document and isinstance(document[0], dict):
         keys = set(document[0])
         return "xcresult" if "testRuns" in keys else "coreml-profiler" if "operatorName" in keys else None
@@ -132,6 +126,17 @@ def _detect_json(text: str) -> str | None:
     if any("dispatch" in value for value in values):
         return "whisperkit-plan"
     return "coreml-profiler" if any("block" in value for value in values) else None
+
+
+def _line_format(line: Any) -> str | None:
+    """Return the format of a file of one record a line, by one of its lines."""
+    if not isinstance(line, dict):
+        return None
+    schema = str(line.get("schema", ""))
+    if schema.startswith("nas/device_record/"):
+        return "device-records"
+    first_version = {"subject", "samples_ms", "device"} <= set(line)
+    return "profile-records" if schema.startswith("nas/profile_record/") or first_version else None
 
 
 def _parsed(text: str) -> Any:

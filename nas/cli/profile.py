@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,12 +106,13 @@ def _import(
     target = target_of(context.config, context.directory)
     reports: list[ImportReport] = []
 
-    def add(_: Path) -> bool:
-        reports.extend(import_file(Path(file), target, options, format_name=format_name) for file in files)
-        return any(report.written for report in reports)
+    def add(file: str) -> bool:
+        reports.append(import_file(Path(file), target, options, format_name=format_name))
+        return reports[-1].written
 
     with context.directory.lock():
-        add_to_profile(context, add)
+        for file in files:  # one at a time, so that a faulty file leaves those before it imported
+            add_to_profile(context, partial(add, file))
     return reports
 
 

@@ -165,11 +165,12 @@ def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Cal
         return stage.function()(context, folder, progress(name))
 
 
-def add_to_profile(context: Context, add: Callable[[Path], bool]) -> None:
-    """Let ``add`` write into the profile's folder, given its path; the caller holds the directory's lock.
+def add_to_profile(context: Context, add: Callable[[], bool]) -> None:
+    """Let ``add`` write into the profile's folder; the caller holds the directory's lock.
 
     A phone's profile is then done, which is all there is to it; stages that read it become stale. A host's stays as it
-    was unless it was done, since it has its own measurements to make. When ``add`` returns False nothing was written.
+    was unless it was done, since it has its own measurements to make. ``add`` says whether it wrote anything; what a
+    killed import wrote before it was noted is noted now.
 
     Raises:
         NasError: Whatever ``add`` raises.
@@ -178,9 +179,10 @@ def add_to_profile(context: Context, add: Callable[[Path], bool]) -> None:
     folder = directory.path / stage.name
     if directory.was_reset(stage.name):
         _clear(folder)
-    added = add(folder)
-    measured_here = context.config.device.name in HOSTS
-    if added and (not measured_here or directory.state(stage.name) == "done"):
+    added = add()
+    done = directory.state(stage.name) == "done"
+    changed = added or (folder.is_dir() and (not done or directory.damaged(stage.name)))
+    if changed and (done or context.config.device.name not in HOSTS):
         with directory.stage(stage.name, (), settings=_settings(context.config, stage)):
             pass
 

@@ -131,6 +131,13 @@ def test_mlx_and_hat_read_parquet(tmp_path: Path) -> None:
     assert decoder.subject == "HAT wmt decoder encoder_layer_num=6,decoder_layer_num=2"
 
 
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.csv.gz"
+    path.write_bytes(gzip.compress(b"device,model\n" * 100)[:-9])
+    with pytest.raises(InputError, match="damaged gzip file"):
+        detect(path)
+
+
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "mlx.parquet"

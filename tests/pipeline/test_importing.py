@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from latency_models import scan_profile
 from nas.cli.main import main
+from nas.core.architecture import Architecture
 from nas.core.scenario import Scenario
 from nas.runs.front import read_front
 from search_spaces import get
@@ -225,3 +226,50 @@ def test_a_table_needs_no_runner(run_file: str, jobs: dict[str, Any], tmp_path: 
     assert imported(run_file, "--import", str(path))["kept"] == {"block": 1, "network": 1}
     block_record, *_ = scan_profile(records_of(tmp_path)).profiles.of_level("block")
     assert block_record.steady_ms == (4.0,)
+
+
+def test_a_faulty_second_file_leaves_the_first_imported(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    first = write(tmp_path / "first.jsonl", lines)
+    result = nas("profile", run_file, "--import", first, "--import", str(tmp_path / "no.csv"))
+    assert result.exit_code == 3
+    assert "no.csv: does not exist" in result.stderr
+    assert nas("calibrate", run_file).exit_code == 0
+
+
+def test_an_import_killed_before_it_was_noted_is_noted_by_the_next(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "phone.jsonl")
+    imported(run_file, "--import", write(tmp_path / "a.jsonl", lines[:-1]))
+    before = (records_of(tmp_path).parent / "stage.json").read_bytes()
+    imported(run_file, "--import", file)
+    (records_of(tmp_path).parent / "stage.json").write_bytes(before)  # as a kill leaves it
+    assert nas("calibrate", run_file).exit_code == 3
+    assert imported(run_file, "--import", file)["written"] is False
+    assert nas("calibrate", run_file).exit_code == 0
+
+
+def test_calibration_names_what_it_leaves_out(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    imported(run_file, "--import", str(tmp_path / "phone.jsonl"))
+    path = records_of(tmp_path)
+    data = path.read_text().replace('"space":"tiny/1"', '"space":"tiny/0"', 1).splitlines()
+    digest = Architecture.from_text(lines[-24]["model"]["arch_id"].replace("tiny/1", "tiny/0")).digest
+    of_tiny_0 = next(number for number, text in enumerate(data) if "tiny/0" in text)
+    data[of_tiny_0] = json.dumps({**json.loads(data[of_tiny_0]), "subject": digest})
+    data[0] = "{broken"
+    (tmp_path / "copy.jsonl").write_text("\n".join(data) + "\n")
+    fresh = tmp_path / "fresh.yaml"
+    fresh.write_text(PHONE_RUN.replace("RUNS", str(tmp_path / "fresh")))
+    report = imported(str(fresh), "--import", str(tmp_path / "copy.jsonl"))
+    assert [problem["line"] for problem in report["dropped"]] == [1, of_tiny_0 + 1]
+    path.write_text("\n".join(data) + "\n")
+    imported(run_file, "--import", str(tmp_path / "copy.jsonl"))  # notes the changed file
+    result = nas("calibrate", run_file)
+    assert result.exit_code == 0
+    assert "2 faults in the records, see the warnings" in result.stderr
+    assert "line 1: damaged record" in caplog.text
+    assert "is of space 'tiny/0', this run searches 'tiny/1'; left out" in caplog.text
