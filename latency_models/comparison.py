@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -71,22 +71,27 @@ def compare(
     scenario: Scenario,
     *,
     reference: AnchorReference | None = None,
+    level: Literal["network", "pipeline"] = "network",
+    other_weights_mb: float = 0.0,
 ) -> Comparison:
     """Compare predictions with measured whole networks.
 
     Args:
         estimates: Predicted cost by architecture digest.
-        measured: Network records; every digest of ``estimates`` must be among them.
+        measured: Records of networks or pipelines; every digest of ``estimates`` must be among them.
         scenario: Gives the denoiser calls of one generation and the bytes of a weight.
         reference: Machine speed of the calibration (``predictor.model.network_anchor``); without it the
             measurements' own.
+        level: What was measured: one denoiser call, or a whole generation.
+        other_weights_mb: Weights of the other networks that a measured generation holds.
 
     Raises:
         ProfileError: Nothing to compare, a digest was not measured, or the measurement is of another device.
     """
     device = single_device(measured)
-    now = anchor_reference(measured, "network")
-    summaries = summarise_all(measured.of_level("network"), reference=reference or now)
+    calls = scenario.denoiser_calls if level == "network" else 1
+    now = anchor_reference(measured, level)
+    summaries = summarise_all(measured.of_level(level), reference=reference or now)
     missing = sorted(set(estimates) - set(summaries))
     if missing or not estimates:
         raise ProfileError(f"nothing to compare: {len(missing)} predicted networks not measured: {missing[:3]}")
@@ -96,7 +101,7 @@ def compare(
     rows = []
     for digest, cost in estimates.items():
         summary = summaries[digest]
-        weights_mb = cost.parameters * scenario.element_bytes / 1e6
+        weights_mb = cost.parameters * scenario.element_bytes / 1e6 + other_weights_mb
         rise_mb = summary.peak_memory_mb
         rows.append(
             ComparisonRow(
@@ -104,8 +109,8 @@ def compare(
                 predicted_ms=cost.latency_ms,
                 low_ms=cost.latency_interval_ms.low,
                 high_ms=cost.latency_interval_ms.high,
-                measured_ms=scenario.denoiser_calls * summary.centre_ms,
-                raw_ms=scenario.denoiser_calls * summary.raw_ms,
+                measured_ms=calls * summary.centre_ms,
+                raw_ms=calls * summary.raw_ms,
                 predicted_memory_mb=cost.peak_memory_mb,
                 memory_low_mb=cost.memory_interval_mb.low,
                 memory_high_mb=cost.memory_interval_mb.high,

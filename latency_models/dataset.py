@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from latency_models.devices import DeviceSpec
+    from latency_models.lowering import Lowering
     from latency_models.observations import Observations
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
@@ -55,7 +56,8 @@ def build_dataset(
     """
     every_group = sorted({*observations.groups, *groups})
     units = sorted({group.compute_unit for group in every_group})
-    features = known_features(workloads.values())
+    spec = unit_named(device, every_group[0].compute_unit) if every_group else device.units[0]
+    features = known_features(workloads.values(), spec.lowered)
     known = {
         signature: KnownBlock(
             signature=signature,
@@ -67,7 +69,6 @@ def build_dataset(
         for signature, block in features.items()
     }
     known |= _neutral_blocks(observations, known)
-    spec = unit_named(device, every_group[0].compute_unit) if every_group else device.units[0]
     return Dataset(
         effects=Effects(known, every_group),
         blocks=_block_times(observations, known),
@@ -77,11 +78,14 @@ def build_dataset(
     )
 
 
-def known_features(workloads: Iterable[Workload]) -> dict[str, BlockFeatures]:
-    """Return the features of every distinct block, by signature, in order of first appearance."""
+def known_features(workloads: Iterable[Workload], lowering: Lowering | None = None) -> dict[str, BlockFeatures]:
+    """Return the features of every distinct block, by signature, in order of first appearance.
+
+    ``lowering`` is that of the unit whose memory is wanted.
+    """
     known: dict[str, BlockFeatures] = {}
     for workload in workloads:
-        for block in block_features(workload):
+        for block in block_features(workload, lowering):
             known.setdefault(block.spec.signature, block)
     return known
 

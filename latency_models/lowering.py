@@ -83,6 +83,7 @@ LOWERINGS: dict[str, Lowering] = {
         ),
         Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True),
         Lowering(name="torch", fused_attention=True),
+        Lowering(name="torch_cuda", fused_attention=True),
     )
 }
 

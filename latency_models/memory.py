@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from latency_models.lowering import Lowering
     from nas.core.workload import TensorSpec, Workload
 
-# The lowering of this machine's own measurements: operations run one by one, as Python meets them.
+# The lowering of this machine's processor: operations run one by one, as Python meets them.
 EAGER = "torch"
 
 
@@ -58,7 +58,9 @@ class MemoryProfile:
         return self.weight_bytes + self.peak_activation_bytes
 
 
-def memory_profile(workload: Workload, lowering: Lowering | None = None) -> MemoryProfile:
+def memory_profile(
+    workload: Workload, lowering: Lowering | None = None, *, kept: Container[str] = (), buffered: bool = False
+) -> MemoryProfile:
     """Walk the operations in order and track which tensors are alive: no program needs less.
 
     A tensor lives from the operation that makes it to the last that reads it; at an operation its inputs and outputs
@@ -69,11 +71,13 @@ def memory_profile(workload: Workload, lowering: Lowering | None = None) -> Memo
         workload: What is computed.
         lowering: How the target runs it: pads tensors, writes attention scores out, and, for eager torch, copies and
             names that outlive their use. None for the graph itself.
+        kept: Tensors that are read after the workload too, so that they live to its end.
+        buffered: Whether outputs and ``kept`` are the caller's buffers, held throughout.
 
     Raises:
         InputError: An operation names an unknown tensor, reads one before it is made, or makes one twice.
     """
-    graph = memory_graph(workload, lowering)
+    graph = memory_graph(workload, lowering, kept=kept, buffered=buffered)
     made: dict[int, int] = {}
     ended: dict[int, list[LiveTensor]] = {}
     for tensor in graph.tensors:
@@ -119,7 +123,9 @@ class MemoryGraph:
     scratch_bytes: tuple[int, ...]
 
 
-def memory_graph(workload: Workload, lowering: Lowering | None = None) -> MemoryGraph:
+def memory_graph(
+    workload: Workload, lowering: Lowering | None = None, *, kept: Container[str] = (), buffered: bool = False
+) -> MemoryGraph:
     """Return the lifetimes and sizes of a workload's tensors on a target; see ``memory_profile``."""
     specs = {tensor.name: tensor for tensor in workload.tensors}
     produced_at, last_use = _lifetimes(workload, specs)
@@ -132,14 +138,15 @@ def memory_graph(workload: Workload, lowering: Lowering | None = None) -> Memory
             described = describe_operation(operation, specs)
             scratch[index] = workspace_bytes(described) if eager else attention_scratch_bytes(described, lowering)
     end = len(workload.operations) - 1
+    outputs = {name for name in produced_at if name not in last_use or name in kept}
     return MemoryGraph(
         input_bytes=sum(size for name, size in sizes.items() if name not in produced_at),
         tensors=tuple(
             LiveTensor(
                 name=name,
                 num_bytes=sizes[name],
-                first=first,
-                last=max(last_use.get(name, end), bound.get(name, 0)),
+                first=0 if buffered and name in outputs else first,
+                last=end if name in outputs else max(last_use[name], bound.get(name, 0)),
             )
             for name, first in produced_at.items()
         ),

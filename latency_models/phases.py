@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from latency_models.summaries import anchor_reference, steady_samples_ms, summarise
 from nas.core.cost import BlockCost, ComputeUnit, Interval, Origin, PhaseCost
+from nas.core.errors import ProfileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from latency_models.pricing import CostPredictor
+    from nas.core.profile import ProfileSet
     from nas.core.workload import Workload
 
     FloatArray = NDArray[np.float64]
@@ -22,7 +25,7 @@ OtherPhase = Literal["text_encoder", "decoder", "overhead"]
 Residency = Literal["together", "in_turn"]
 
 # Order of a generation; the denoiser stands between the text encoder and the decoder.
-_ORDER: tuple[OtherPhase, ...] = ("text_encoder", "decoder", "overhead")
+OTHER_PHASES: tuple[OtherPhase, ...] = ("text_encoder", "decoder", "overhead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,7 @@ class Pipeline:
     def split(self, denoiser: PhaseCost, *, coverage: float) -> tuple[PhaseCost, ...]:
         """Return every phase's line, in order of a generation."""
         lines = {phase.phase: phase.cost(coverage=coverage) for phase in self.phases}
-        first, *rest = (lines.get(name) for name in _ORDER)
+        first, *rest = (lines.get(name) for name in OTHER_PHASES)
         return tuple(line for line in (first, denoiser, *rest) if line is not None)
 
     def blocks(self, *, weights_mb: float, activation_mb: float) -> tuple[BlockCost, ...]:
@@ -219,4 +222,69 @@ def phase_of_workload(phase: OtherPhase, workload: Workload, predictor: CostPred
         origin=predictor.origin,
         source=predictor.name,
         in_domain=all(block.in_domain for block in price.blocks),
+    )
+
+
+def phase_of_figures(
+    phase: OtherPhase,
+    *,
+    latency_ms: float,
+    low_ms: float,
+    high_ms: float,
+    calls: int,
+    weights_mb: float | None,
+    activation_mb: float | None,
+    origin: Origin,
+    source: str,
+) -> PhasePrice:
+    """Return a phase from figures of one call that someone else states; memory may be unknown."""
+    return PhasePrice(
+        phase=phase,
+        calls=calls,
+        latency_ms=Range(low=calls * low_ms, value=calls * latency_ms, high=calls * high_ms),
+        weights_mb=weights_mb,
+        activation_mb=activation_mb,
+        origin=origin,
+        source=source,
+    )
+
+
+def phase_of_records(
+    phase: OtherPhase, profiles: ProfileSet, *, calls: int, weights_mb: float, coverage: float
+) -> PhasePrice:
+    """Return a phase from its measurements on the device, at the machine speed that blocks were measured at.
+
+    The ends are the quantiles of single samples, which spread more than medians of sessions do.
+
+    Args:
+        phase: The subject of its records, of level ``phase``.
+        profiles: Records of one device; blocks beside the phase give the speed.
+        calls: How often it runs in one generation.
+        weights_mb: Its weights; the records hold the rise above them.
+        coverage: Share of samples between the ends.
+
+    Raises:
+        ProfileError: The phase was not measured.
+    """
+    records = [record for record in profiles.of_level("phase") if record.subject == phase]
+    if not records:
+        raise ProfileError(f"profiles hold no record of the phase {phase!r}", hint="run the profile stage again")
+    reference = anchor_reference(profiles, "block") or anchor_reference(profiles, "phase")
+    summary = summarise(records, reference=reference)
+    samples = np.concatenate([steady_samples_ms(record, reference=reference) for record in records])
+    low, high = (float(end) for end in np.quantile(samples, [(1.0 - coverage) / 2.0, (1.0 + coverage) / 2.0]))
+    device = records[0].device
+    return PhasePrice(
+        phase=phase,
+        calls=calls,
+        latency_ms=Range(
+            low=calls * min(low, summary.centre_ms),
+            value=calls * summary.centre_ms,
+            high=calls * max(high, summary.centre_ms),
+        ),
+        weights_mb=weights_mb,
+        activation_mb=summary.peak_memory_mb,
+        compute_unit=device.compute_unit,
+        origin=records[0].origin,
+        source=f"{summary.num_samples} samples on {device.name} ({device.chip})",
     )

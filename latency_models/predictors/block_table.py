@@ -200,7 +200,7 @@ class CalibratedPredictor:
 
     def features(self, workload: Workload) -> tuple[BlockFeatures, ...]:
         """Return the features of a workload's blocks, with memory as the device's unit holds it."""
-        return block_features(workload)
+        return block_features(workload, self._unit.lowered)
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model

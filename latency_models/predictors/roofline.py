@@ -13,6 +13,7 @@ from latency_models.devices import WeightFormat
 from latency_models.features import BlockFeatures, block_features
 from latency_models.placement import Placement, place
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice
+from latency_models.residency import MemoryTarget, resident_weight_bytes
 from latency_models.step_times import rates_of, step_seconds, steps_of
 from nas.core.cost import ComputeUnit, Infeasibility
 from nas.core.errors import ConfigError
@@ -68,6 +69,7 @@ class RooflinePredictor:
         self.precision = precision
         self.compute_units = compute_units
         self.weights = weights
+        self._memory = MemoryTarget.of_unit(self.unit, weights=weights)
         self._known: dict[tuple[OperationFeatures, ...], _Timed] = {}
         self.failures = {(failure.signature, failure.compute_unit): failure for failure in failures}
         self.name = f"roofline prior of {device.name} ({self.unit.compute_unit}), uncalibrated"
@@ -94,7 +96,7 @@ class RooflinePredictor:
 
     def price(self, workload: Workload) -> WorkloadPrice:
         """Price one call of ``workload``."""
-        timed = [(block, self._timed(block)) for block in block_features(workload)]
+        timed = [(block, self._timed(block)) for block in block_features(workload, self.unit.lowered)]
         return WorkloadPrice(
             blocks=tuple(
                 BlockPrice(
@@ -108,7 +110,7 @@ class RooflinePredictor:
                 for block, time in timed
             ),
             overhead_ms=self.unit.call_overhead_ms.value,
-            weights_mb=workload.weight_bytes / 1e6,
+            weights_mb=resident_weight_bytes(workload, self._memory) / 1e6,
             parameters=workload.parameters,
             infeasible=tuple(fault for block, time in timed for fault in self._faults(block, time.placement)),
         )

@@ -11,7 +11,7 @@ from nas.core.cost import ComputeUnit, Origin
 from nas.core.scenario import ComputeUnits
 from nas.core.workload import BlockSpec
 
-Level = Literal["operation", "block", "network", "pipeline"]
+Level = Literal["operation", "block", "phase", "network", "pipeline"]
 FailureStage = Literal["compile", "load", "predict", "out_of_memory", "timeout"]
 Lowering = Literal["sdpa", "einsum", "matmul"]
 Statistic = Literal["samples", "median", "mean", "minimum"]
@@ -181,7 +181,7 @@ class OutputCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRecord:
-    """One measured operation, block, network or pipeline, or one attempt that failed.
+    """One measured operation, block, phase, network or pipeline, or one attempt that failed.
 
     ``subject`` is the block's signature, the architecture's digest, or the name of a network that is not ours;
     ``block`` and ``architecture`` rebuild ours without the run that chose them. ``samples_ms`` are raw, in order, one

@@ -37,7 +37,7 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
     Raises:
         ConfigError: With every fault at once.
     """
-    found = [*_scenario(config), *_device(config), *_profile(config), *_export(config)]
+    found = [*_scenario(config), *_device(config), *_phases(config), *_profile(config), *_export(config)]
     if found:
         source = document.source if document else f"run {config.run.name!r}"
         raise faults(source, [_problem(path, message, document) for path, message in found])
@@ -99,6 +99,19 @@ def _device(config: RunConfig) -> Iterator[Fault]:
     known = tuple(dict.fromkeys((*HOSTS, *latency_models.device_names())))
     if config.device.name not in known:
         yield "device.name", _unknown("device", config.device.name, known)
+
+
+def _phases(config: RunConfig) -> Iterator[Fault]:
+    if config.phases is None:
+        return
+    for name in ("text_encoder", "decoder", "overhead"):
+        kind = getattr(config.phases, name).type
+        if kind == "profiled" and (config.space.name != "tiny" or config.device.name not in HOSTS):
+            yield f"phases.{name}", "'profiled' is for the space 'tiny' on this host: there are no other modules to run"
+        elif kind == "profiled" and (config.profile is None or config.calibrate is None):
+            yield f"phases.{name}", "'profiled' needs the sections profile and calibrate"
+        if kind == "workload" and config.space.name == "tiny":
+            yield f"phases.{name}", "'workload' describes Stable Diffusion's networks, the space 'tiny' has others"
 
 
 def _profile(config: RunConfig) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latency_models import compare, measure_all
@@ -9,6 +10,7 @@ from nas.core.files import write_json
 from nas.pipeline.context import present
 from nas.pipeline.costs import load_predictor
 from nas.pipeline.networks import network_jobs
+from nas.pipeline.phases import generation_job, phase_weights_mb, profiled_phases
 from nas.pipeline.profile import host_backend, measurement_plan
 from nas.runs.front import read_front
 
@@ -31,18 +33,29 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     count = present(context.config.closed_loop, "closed_loop").networks
     members = spread_members(read_front(context.path("search", "front.json")), count)
     backend = host_backend(context)
-    jobs = network_jobs(context.space, [member.architecture for member in members], context.scenario, backend.device)
-    measured = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
+    architectures = [member.architecture for member in members]
+    plan = measurement_plan(context)
+    phases = context.config.phases
+    whole = phases is not None and bool(profiled_phases(context))
+    if phases is not None and whole:
+        jobs = [generation_job(context, architecture, backend.device) for architecture in architectures]
+        plan = replace(plan, measure_memory=phases.memory == "together")
+    else:
+        jobs = network_jobs(context.space, architectures, context.scenario, backend.device)
+    measured = measure_all(backend, jobs, plan, folder / "records.jsonl", progress=progress)
     model = getattr(load_predictor(context), "model", None)
     comparison = compare(
         {member.architecture.digest: member.cost for member in members},
         measured,
         context.scenario,
         reference=model.network_anchor if model else None,
+        level="pipeline" if whole else "network",
+        other_weights_mb=phase_weights_mb(context),
     )
+    what = "generations with networks of the front" if whole else "networks of the front"
     write_json(folder / "closed_loop.json", comparison.to_dict())
     return (
-        f"{len(members)} networks of the front measured on {backend.name}: latency error "
+        f"{len(members)} {what} measured on {backend.name}: latency error "
         f"{comparison.median_error_ratio:.1%} median, "
         f"{comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
     )

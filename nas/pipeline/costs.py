@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import latency_models
 from latency_models.predictors.roofline import RooflinePredictor
+from latency_models.residency import keeps_arenas
+from nas.pipeline.phases import build_pipeline
 
 if TYPE_CHECKING:
     from latency_models import CostPredictor, CostTable, DeviceSpec
@@ -48,8 +50,11 @@ def load_predictor(context: Context) -> CostPredictor:
 
 
 def load_cost_table(context: Context) -> CostTable:
-    """Return the table that prices every candidate of the run's space."""
-    return latency_models.compile_cost_table(context.space, context.scenario, load_predictor(context))
+    """Return the table that prices a generation with every candidate of the run's space."""
+    predictor = load_predictor(context)
+    unit = prior_device(context).unit_for(context.scenario.compute_units).compute_unit
+    pipeline = build_pipeline(context, predictor, keeps_arenas=keeps_arenas(unit))
+    return latency_models.compile_cost_table(context.space, context.scenario, predictor, pipeline)
 
 
 def additive_costs(table: CostTable) -> AdditiveCosts:

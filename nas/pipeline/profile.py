@@ -9,6 +9,7 @@ from latency_models.backends.torch_host import TorchHostBackend
 from nas.core.errors import UnavailableError
 from nas.pipeline.context import present
 from nas.pipeline.networks import block_job, network_jobs
+from nas.pipeline.phases import phase_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     blocks = distinct_blocks(context.space, context.scenario)
     networks = choose_networks(context.space, section.networks, context.streams)
     jobs = [block_job(spec, context.scenario, backend.device) for spec in blocks.values()]
+    jobs += phase_jobs(context, backend.device)
     jobs += network_jobs(context.space, networks, context.scenario, backend.device)
     profiles = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
     return (

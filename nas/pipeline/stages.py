@@ -41,12 +41,12 @@ class Stage:
 
 _COST = ("space", "scenario", "device")
 STAGES: tuple[Stage, ...] = (
-    Stage(name="profile", sections=(*_COST, "profile")),
+    Stage(name="profile", sections=(*_COST, "phases", "profile")),
     Stage(name="calibrate", reads=("profile",), sections=(*_COST, "calibrate", "budget")),
-    Stage(name="search", reads=("calibrate",), sections=(*_COST, "budget", "search", "quality")),
+    Stage(name="search", reads=("calibrate",), sections=(*_COST, "phases", "budget", "search", "quality")),
     Stage(name="train", reads=("search",), sections=("space", "scenario", "train", "quality")),
     Stage(name="export", reads=("search", "train"), sections=("space", "scenario", "export")),
-    Stage(name="closed_loop", reads=("search",), sections=(*_COST, "closed_loop")),
+    Stage(name="closed_loop", reads=("search",), sections=(*_COST, "phases", "closed_loop")),
     Stage(name="report", always=True),
 )
 _BY_NAME = {stage.name: stage for stage in STAGES}
@@ -261,7 +261,8 @@ def _input_files(config: RunConfig, directory: RunDirectory, stage: Stage) -> li
 
 def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:
     data = config.model_dump()
-    return {} if stage.always else {"seed": config.run.seed} | {name: data[name] for name in stage.sections}
+    given = {name: data[name] for name in stage.sections if data[name] is not None}
+    return {} if stage.always else {"seed": config.run.seed} | given
 
 
 def stale_inputs(config: RunConfig, directory: RunDirectory, name: str) -> tuple[str, ...]:
