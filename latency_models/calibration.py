@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
 
+# Where liveness is exact, calls alone have no error left; a generation holds a little more than its calls do.
+_LEAST_MEMORY_RATIO = 1.02
+
 __all__ = ["CalibrationOptions", "CalibrationReport", "calibrate"]
 
 
@@ -253,7 +256,8 @@ def _with_intervals(
     memory = model.ratios.memory
     of_memory = memory_scores(networks, held_out)
     if len(of_memory) >= needed(options.coverage):
-        memory = ratio_interval(of_memory, options.coverage)
+        low, high = ratio_interval(of_memory, options.coverage)
+        memory = (min(low, 1.0 / _LEAST_MEMORY_RATIO), max(high, _LEAST_MEMORY_RATIO))
     ratios = IntervalRatios(
         coverage=options.coverage,
         latency=(1.0 / latency, latency),

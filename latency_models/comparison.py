@@ -72,7 +72,7 @@ def compare(
     *,
     reference: AnchorReference | None = None,
     level: Literal["network", "pipeline"] = "network",
-    other_weights_mb: float = 0.0,
+    held_mb: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Compare predictions with measured whole networks.
 
@@ -83,7 +83,8 @@ def compare(
         reference: Machine speed of the calibration (``predictor.model.network_anchor``); without it the
             measurements' own.
         level: What was measured: one denoiser call, or a whole generation.
-        other_weights_mb: Weights of the other networks that a measured generation holds.
+        held_mb: Memory by digest that was held before the measured call, the denoiser's weights aside: inputs, weights
+            of other networks.
 
     Raises:
         ProfileError: Nothing to compare, a digest was not measured, or the measurement is of another device.
@@ -101,7 +102,7 @@ def compare(
     rows = []
     for digest, cost in estimates.items():
         summary = summaries[digest]
-        weights_mb = cost.parameters * scenario.element_bytes / 1e6 + other_weights_mb
+        weights_mb = cost.parameters * scenario.element_bytes / 1e6 + (held_mb or {}).get(digest, 0.0)
         rise_mb = summary.peak_memory_mb
         rows.append(
             ComparisonRow(

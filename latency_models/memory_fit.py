@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latency_models.memory import memory_graph
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -44,8 +46,8 @@ class MemoryLine:
         return self.constant_mb + self.scale * estimated_mb
 
 
-def memory_reading(record: ProfileRecord, *, weights_mb: float) -> MemoryReading | None:
-    """Return what a record says of the activation memory of its network, or None.
+def memory_reading(record: ProfileRecord, *, weights_mb: float, inputs_mb: float = 0.0) -> MemoryReading | None:
+    """Return what a record says of the activation memory of its network, inputs included, or None.
 
     A phone has two numbers: the app's footprint decides when the app is killed, memory that the Neural Engine's own
     processes hold shows only in the whole system. The larger is what the phone must have; both include the weights.
@@ -54,6 +56,7 @@ def memory_reading(record: ProfileRecord, *, weights_mb: float) -> MemoryReading
     Args:
         record: Of a whole network.
         weights_mb: Its weights as the device holds them, taken off where the reading includes them.
+        inputs_mb: Its inputs, added where the reading is a rise above what was held before the call.
     """
     if record.failure is not None:
         limit_mb = record.failure.limit_mb
@@ -62,7 +65,7 @@ def memory_reading(record: ProfileRecord, *, weights_mb: float) -> MemoryReading
     known = [value for value in totals if value is not None]
     if known:
         return MemoryReading(value_mb=max(0.0, max(known) - weights_mb))
-    return None if record.peak_memory_mb is None else MemoryReading(value_mb=record.peak_memory_mb)
+    return None if record.peak_memory_mb is None else MemoryReading(value_mb=inputs_mb + record.peak_memory_mb)
 
 
 def app_total_mb(memory: MemoryReadings) -> float | None:
@@ -78,7 +81,12 @@ def network_readings(profiles: ProfileSet, workloads: Mapping[str, Workload]) ->
     for record in profiles.records:
         if record.level != "network" or record.subject not in workloads:
             continue
-        reading = memory_reading(record, weights_mb=workloads[record.subject].weight_bytes / 1e6)
+        workload = workloads[record.subject]
+        reading = memory_reading(
+            record,
+            weights_mb=workload.weight_bytes / 1e6,
+            inputs_mb=memory_graph(workload).input_bytes / 1e6,
+        )
         before = found.get(record.subject)
         if reading is not None and (before is None or _rank(reading) > _rank(before)):
             found[record.subject] = reading

@@ -125,14 +125,23 @@ class Pipeline:
         return all(phase.in_domain for phase in self.phases)
 
     def memory(self) -> MemoryTerms:
-        """Return what the phases add to the denoiser's own memory; phases of unknown memory add nothing."""
-        known = [memory for phase in self.phases if (memory := phase.memory_mb) is not None]
+        """Return what the phases add to the denoiser's own memory; phases of unknown memory add nothing.
+
+        What ``overhead`` holds, the latents between the calls, is held beside whatever runs.
+        """
+        between_mb = sum(sum(phase.memory_mb or ()) for phase in self.phases if phase.phase == "overhead")
+        networks = [phase for phase in self.phases if phase.phase != "overhead"]
+        known = [memory for phase in networks if (memory := phase.memory_mb) is not None]
         if self.residency == "in_turn":
-            return MemoryTerms(alone_mb=tuple(known))
+            return MemoryTerms(alone_mb=tuple(known), arenas_mb=between_mb)
         weights_mb = sum(weights for weights, _ in known)
         if self.keeps_arenas:
-            return MemoryTerms(weights_mb=weights_mb, arenas_mb=sum(activation for _, activation in known))
-        return MemoryTerms(weights_mb=weights_mb, activation_mb=max((item for _, item in known), default=0.0))
+            return MemoryTerms(weights_mb=weights_mb, arenas_mb=between_mb + sum(activation for _, activation in known))
+        return MemoryTerms(
+            weights_mb=weights_mb,
+            arenas_mb=between_mb,
+            activation_mb=max((item for _, item in known), default=0.0),
+        )
 
     def split(self, denoiser: PhaseCost, *, coverage: float) -> tuple[PhaseCost, ...]:
         """Return every phase's line, in order of a generation."""
@@ -153,10 +162,11 @@ class Pipeline:
             if phase.phase == "overhead":
                 continue
             own = phase.memory_mb or (0.0, 0.0)
-            level = sum(own)
+            level = sum(own) + terms.arenas_mb
             if self.residency == "together":
-                arenas_mb = activation_mb + terms.arenas_mb if self.keeps_arenas else own[1]
-                level = weights_mb + terms.weights_mb + arenas_mb
+                level = (
+                    weights_mb + terms.weights_mb + terms.arenas_mb + (activation_mb if self.keeps_arenas else own[1])
+                )
             block = BlockCost(
                 block=phase.phase,
                 latency_ms=phase.latency_ms.value,
@@ -173,7 +183,7 @@ class MemoryTerms:
 
     Attributes:
         weights_mb: Weights held beside the denoiser's, exact.
-        arenas_mb: Activation memory held beside the denoiser's.
+        arenas_mb: Activation memory held beside that of whatever runs.
         activation_mb: Largest activation of another phase that runs before or after; the denoiser's may be larger.
         alone_mb: Weights and largest activation of each phase that is loaded alone, in its turn.
     """
@@ -185,7 +195,8 @@ class MemoryTerms:
 
     def floor_mb(self, ratio: float = 1.0) -> float:
         """Return the largest peak of a phase loaded alone, its activations times ``ratio``."""
-        return max((weights + ratio * activation for weights, activation in self.alone_mb), default=0.0)
+        held = ratio * self.arenas_mb
+        return max((weights + held + ratio * activation for weights, activation in self.alone_mb), default=0.0)
 
     def peak_mb(self, weights_mb: FloatArray, activation_mb: FloatArray, ratio: float = 1.0) -> FloatArray:
         """Return the peak of a generation, or an end of its interval.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from latency_models.features import block_features
 from latency_models.jobs import Availability
+from latency_models.memory import memory_graph
 from latency_models.predictors.roofline import roofline_ms
 from nas.core.errors import MeasurementError
 from nas.core.profile import DeviceInfo, ProfileRecord
@@ -83,6 +84,7 @@ class SimulatedPhone:
         self.precision = precision
         self.behaviour = behaviour or SimulatedBehaviour()
         self._networks = {subject: block_features(workload) for subject, workload in workloads.items()}
+        self._input_bytes = {subject: memory_graph(workload).input_bytes for subject, workload in workloads.items()}
         self._blocks = {block.spec.signature: block for blocks in self._networks.values() for block in blocks}
         self._records = 0
 
@@ -115,7 +117,8 @@ class SimulatedPhone:
         network = self._networks.get(subject)
         if network is None:
             return self._block(subject).alone_bytes / 1e6
-        return self.behaviour.memory_overhead_mb + max(b.held_bytes + b.inside_bytes for b in network) / 1e6
+        peak_bytes = max(block.held_bytes + block.inside_bytes for block in network) - self._input_bytes[subject]
+        return self.behaviour.memory_overhead_mb + peak_bytes / 1e6
 
     def measure(self, job: MeasurementJob, plan: MeasurementPlan, *, memory: bool = True) -> ProfileRecord:
         """Return a record of seeded samples; the job's ``make`` is not called."""

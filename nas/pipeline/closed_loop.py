@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latency_models import compare, measure_all
+from latency_models.memory import memory_graph
 from nas.core.files import write_json
 from nas.pipeline.context import present
 from nas.pipeline.costs import load_predictor
@@ -17,6 +18,7 @@ from nas.runs.front import read_front
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nas.core.architecture import Architecture
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import Progress
     from nas.pipeline.context import Context
@@ -50,7 +52,10 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         context.scenario,
         reference=model.network_anchor if model else None,
         level="pipeline" if whole else "network",
-        other_weights_mb=phase_weights_mb(context),
+        held_mb={
+            architecture.digest: phase_weights_mb(context) if whole else _inputs_mb(context, architecture)
+            for architecture in architectures
+        },
     )
     what = "generations with networks of the front" if whole else "networks of the front"
     write_json(folder / "closed_loop.json", comparison.to_dict())
@@ -59,6 +64,11 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         f"{comparison.median_error_ratio:.1%} median, "
         f"{comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
     )
+
+
+def _inputs_mb(context: Context, architecture: Architecture) -> float:
+    """Memory of one denoiser call's inputs, which the caller holds."""
+    return memory_graph(context.space.workload(architecture, context.scenario)).input_bytes / 1e6
 
 
 def spread_members(front: FrontFile, count: int) -> tuple[Evaluation, ...]:

@@ -67,7 +67,7 @@ def generation_job(context: Context, architecture: Architecture, device: str) ->
 
 
 def phase_weights_mb(context: Context) -> float:
-    """Return the memory of the weights of the profiled phases' modules."""
+    """Return the memory of the weights of the profiled phases' modules, all loaded."""
     return sum(_weights_mb(context, name) for name in profiled_phases(context))
 
 
@@ -164,7 +164,8 @@ def _make_generation(context: Context, architecture: Architecture, device: str) 
     measured = profiled_phases(context)
     features = _tokens(context, device)
 
-    def generate(noise: torch.Tensor) -> torch.Tensor:
+    def generate() -> torch.Tensor:
+        noise = _noise(context, device)
         tokens, empty = features
         if "text_encoder" in measured:
             tokens = encoder.encode([_caption()]).tokens
@@ -172,7 +173,7 @@ def _make_generation(context: Context, architecture: Architecture, device: str) 
         latents = _sample(context, network, noise, tokens, empty)
         return decoder.decode(latents) if "decoder" in measured else latents
 
-    return generate, (_noise(context, device),)
+    return generate, ()
 
 
 def _sample(context: Context, denoiser: Any, noise: Any, tokens: Any, empty: Any) -> Any:
