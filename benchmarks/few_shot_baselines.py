@@ -157,15 +157,15 @@ def source_ridge(background: Background, measured: np.ndarray, latency_ms: np.nd
 
 
 BASELINES: dict[str, Callable[..., Predict]] = {
-    "constant": constant,
-    "flops": flops_linear,
-    "additive": additive_table,
-    "boosting": boosting,
-    "nearest": nearest_device,
-    "source_ridge": source_ridge,
-    "gp": gaussian_process,
-    "gp_factors": factors_process,
     "gp_factors_chosen": factors_process,
+    "gp_factors": factors_process,
+    "gp": gaussian_process,
+    "source_ridge": source_ridge,
+    "nearest": nearest_device,
+    "boosting": boosting,
+    "additive": additive_table,
+    "flops": flops_linear,
+    "constant": constant,
 }
 
 

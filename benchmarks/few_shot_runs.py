@@ -28,12 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OURS_RANDOM, OURS_CHOSEN = "ours_random", "ours_chosen"
-METHODS = (
-    OURS_CHOSEN,
-    OURS_RANDOM,
-    "gp_factors_chosen",
-    *(name for name in baselines.BASELINES if "chosen" not in name),
-)
+METHODS = (OURS_CHOSEN, OURS_RANDOM, *baselines.BASELINES)
 LEFT_OUT = "left out"  # protocol of a group whose targets' machines are no sources
 COVERAGE = 0.9
 UPPER_COVERAGE = 0.95  # one-sided, what a choice under a budget is bounded by
