@@ -20,6 +20,7 @@ CONTRADICTION_FACTOR = 2.0
 _UNIT_RANGE = (300.0, 3500.0)
 # Within one record nothing but a unit makes a sample this much shorter than the median.
 _SHORTEST_SHARE = 1 / 300
+_MOST_MEMORY_MB = 1e6  # where the device's is not known; no machine that this is for has a terabyte
 # One Core ML call costs at least its dispatch: 0.06 to 0.1 ms on an M5, 0.19 to 0.23 on an M1 (Apple Neural Engine
 # guide, arXiv 2606.22283, CC BY 4.0, and published micro-benchmarks). A third of the least.
 DISPATCH_FLOOR_MS = 0.02
@@ -131,9 +132,10 @@ def _without_impossible_memory(located: Iterable[Located], dropped: list[Problem
     for item in located:
         record = item.record
         peaks = [record.peak_memory_mb, record.memory.footprint_peak_mb if record.memory else None]
-        peak, has = max((value for value in peaks if value is not None), default=0.0), record.device.memory_mb
-        if has and peak > has:
-            what = f"{record.subject!r} has a peak of {peak:g} MB on a device of {has:g} MB: check the unit"
+        peak = max((value for value in peaks if value is not None), default=0.0)
+        most = record.device.memory_mb or _MOST_MEMORY_MB
+        if peak > most:
+            what = f"{record.subject!r} has a peak of {peak:g} MB on a device of at most {most:g} MB: check the unit"
             dropped.append(item.problem(what))
         else:
             kept.append(item)

@@ -19,7 +19,8 @@ from latency_models.profiles import (
 )
 from nas.core.errors import ProfileError
 from nas.core.files import JsonLines
-from nas.core.profile import PlannedOperation, ProfileSet
+from nas.core.profile import Failure, PlannedOperation, ProfileSet
+from nas.core.workload import BlockSpec
 from tests.latency_models.conftest import DEVICE
 
 if TYPE_CHECKING:
@@ -134,3 +135,17 @@ def test_strict_reading_names_every_faulty_line(tmp_path: Path, record: Any) -> 
     with pytest.raises(ProfileError, match=r"line 1: .*line 5: .*; and 2 more") as caught:
         read_profile(path, scenario="mine")
     assert [problem.line for problem in caught.value.problems] == list(range(1, 8))
+
+
+def test_records_of_the_second_version_load_with_every_part() -> None:
+    measured, failed = read_profile(Path(__file__).parent / "data" / "records_version_2.jsonl").records
+    assert measured.block == BlockSpec.of("conv1d", channels=48, frames=8, kernel=3)
+    assert measured.steady_ms == (0.52, 0.5, 0.51)
+    assert measured.placement_ratio == {"neural_engine": 0.75, "cpu": 0.25}
+    assert measured.memory is not None
+    assert measured.memory.system_rise_mb == pytest.approx(314.5728)
+    assert measured.load is not None
+    assert measured.load.cached_load_ms == 12.0
+    assert failed.architecture is not None
+    assert failed.architecture.space == "tiny/1"
+    assert failed.failure == Failure(stage="out_of_memory", message="memory pressure critical", limit_mb=3300.0)

@@ -99,7 +99,13 @@ def test_memory_beyond_the_device_is_a_wrong_unit(record: Maker) -> None:
     readings = MemoryReadings(footprint_peak_mb=2.5e9)
     checked = check(record("a"), record("b", memory=readings), record("c", memory_mb=3.0e6))
     assert [item.record.subject for item in checked.kept] == ["a"]
-    assert "peak of 2.5e+09 MB on a device of 10000 MB: check the unit" in checked.dropped[0].message
+    assert "peak of 2.5e+09 MB on a device of at most 10000 MB: check the unit" in checked.dropped[0].message
+
+
+def test_bytes_that_say_mb_are_seen_on_a_device_of_unknown_memory(record: Maker) -> None:
+    phone = replace(record().device, memory_mb=None)
+    checked = check(record("a", device=phone, memory_mb=9e5), record("b", device=phone, memory_mb=3e8))
+    assert [item.record.subject for item in checked.kept] == ["a"]
 
 
 def test_a_file_in_another_unit_than_stated_is_seen_by_the_prior(record: Maker) -> None:

@@ -1,9 +1,8 @@
-"""What the runner on a phone does, with arithmetic for a phone: read the job list, write one JSON line a job."""
+"""What the runner on a phone does, with arithmetic for a phone: read the job list, give one line a job."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import search_spaces
 from latency_models import MeasurementPlan
@@ -12,9 +11,6 @@ from latency_models.backends.simulated import SimulatedBehaviour, SimulatedPhone
 from latency_models.jobs import MeasurementJob
 from nas.core.architecture import Architecture
 from nas.core.scenario import Scenario
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLAN = MeasurementPlan(scenario="", warmup=2, min_repeats=10)
 
@@ -39,11 +35,9 @@ def phone_for(jobs: dict[str, Any]) -> SimulatedPhone:
     )
 
 
-def run_jobs(jobs: dict[str, Any], phone: SimulatedPhone, path: Path) -> list[dict[str, Any]]:
-    """Measure every job and write the lines."""
-    lines = [_line(job, number, jobs, phone) for number, job in enumerate(jobs["jobs"])]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return lines
+def run_jobs(jobs: dict[str, Any], phone: SimulatedPhone) -> list[dict[str, Any]]:
+    """Measure every job and return the runner's lines."""
+    return [_line(job, number, jobs, phone) for number, job in enumerate(jobs["jobs"])]
 
 
 def _line(job: dict[str, Any], number: int, jobs: dict[str, Any], phone: SimulatedPhone) -> dict[str, Any]:

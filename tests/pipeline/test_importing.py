@@ -12,6 +12,7 @@ from latency_models import scan_profile
 from nas.cli.main import main
 from nas.core.architecture import Architecture
 from nas.core.scenario import Scenario
+from nas.runs.directory import RunDirectory
 from nas.runs.front import read_front
 from search_spaces import get
 from tests.pipeline.phone_runner import phone_for, run_jobs
@@ -25,8 +26,8 @@ space: {name: tiny, version: 1}
 scenario: {frames: 8, height: 64, width: 64, denoising_steps: 4, precision: float16, compute_units: cpu_and_ne}
 device: {name: iphone16_pro_max}
 budget: {latency_share: 0.5}
-profile: {networks: 24}
-calibrate: {folds: 4}
+profile: {networks: 12}
+calibrate: {folds: 2}
 search: {engine: {type: random}, evaluations: 12, batch: 6}
 quality: {type: temporal_capacity}
 """
@@ -47,22 +48,32 @@ def imported(*arguments: str) -> dict[str, Any]:
 
 @pytest.fixture
 def run_file(tmp_path: Path) -> str:
-    path = tmp_path / "run.yaml"
-    path.write_text(PHONE_RUN.replace("RUNS", str(tmp_path / "runs")))
-    return str(path)
+    return write_run(tmp_path)
 
 
-@pytest.fixture
-def jobs(run_file: str, tmp_path: Path) -> dict[str, Any]:
-    path = tmp_path / "jobs.json"
-    assert nas("profile", run_file, "--jobs", str(path)).exit_code == 0
-    data: dict[str, Any] = json.loads(path.read_text())
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("jobs")
+    assert nas("profile", write_run(folder), "--jobs", str(folder / "jobs.json")).exit_code == 0
+    data: dict[str, Any] = json.loads((folder / "jobs.json").read_text())
     return data
 
 
+@pytest.fixture(scope="module")
+def phone_lines(jobs: dict[str, Any]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in run_jobs(jobs, phone_for(jobs)))
+
+
 @pytest.fixture
-def lines(jobs: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
-    return run_jobs(jobs, phone_for(jobs), tmp_path / "phone.jsonl")
+def lines(phone_lines: str, tmp_path: Path) -> list[dict[str, Any]]:
+    (tmp_path / "phone.jsonl").write_text(phone_lines)
+    return [json.loads(line) for line in phone_lines.splitlines()]
+
+
+def write_run(folder: Path) -> str:
+    path = folder / "run.yaml"
+    path.write_text(PHONE_RUN.replace("RUNS", str(folder / "runs")))
+    return str(path)
 
 
 def records_of(tmp_path: Path) -> Path:
@@ -79,7 +90,7 @@ def test_a_phone_is_searched_with_what_was_measured_on_it(
     run_file: str, jobs: dict[str, Any], lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     report = imported(run_file, "--import", str(tmp_path / "phone.jsonl"))
-    assert report["kept"] == {"block": len(lines) - 24, "network": 24}
+    assert report["kept"] == {"block": len(lines) - 12, "network": 12}
     assert report["dropped"] == []
     assert nas("calibrate", run_file).exit_code == 0
     result = nas("search", run_file)
@@ -107,11 +118,11 @@ def test_imported_records_carry_both_memory_numbers_and_the_architecture(
     imported(run_file, "--import", str(tmp_path / "phone.jsonl"))
     network = scan_profile(records_of(tmp_path)).profiles.of_level("network")[0]
     assert network.architecture is not None
-    assert network.architecture.text == lines[-24]["model"]["arch_id"]
+    assert network.architecture.text == lines[-12]["model"]["arch_id"]
     assert network.memory is not None
     assert network.memory.system_rise_mb == pytest.approx(200.0)
     assert network.peak_memory_mb == pytest.approx(network.memory.footprint_rise_mb)
-    assert network.steady_ms[0] == pytest.approx(lines[-24]["latency"]["samples"][2] / 1000.0)
+    assert network.steady_ms[0] == pytest.approx(lines[-12]["latency"]["samples"][2] / 1000.0)
 
 
 def test_a_record_is_imported_once(run_file: str, lines: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -123,7 +134,7 @@ def test_a_record_is_imported_once(run_file: str, lines: list[dict[str, Any]], t
 
 
 def test_a_second_file_makes_the_calibration_stale(run_file: str, lines: list[dict[str, Any]], tmp_path: Path) -> None:
-    half = len(lines) - 4
+    half = len(lines) - 2
     imported(run_file, "--import", write(tmp_path / "a.jsonl", lines[:half]))
     assert nas("calibrate", run_file).exit_code == 0
     imported(run_file, "--import", write(tmp_path / "b.jsonl", lines[half:]))
@@ -194,7 +205,7 @@ def test_a_dry_run_says_what_it_would_import_and_writes_nothing(
 def test_too_few_networks_for_the_coverage_say_how_many_are_needed(
     run_file: str, lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    imported(run_file, "--import", write(tmp_path / "few.jsonl", lines[: len(lines) - 20]))
+    imported(run_file, "--import", write(tmp_path / "few.jsonl", lines[: len(lines) - 8]))
     result = nas("calibrate", run_file)
     assert result.exit_code == 3
     assert "needs at least 9 measured networks, got 4" in result.stderr
@@ -235,7 +246,8 @@ def test_a_faulty_second_file_leaves_the_first_imported(
     result = nas("profile", run_file, "--import", first, "--import", str(tmp_path / "no.csv"))
     assert result.exit_code == 3
     assert "no.csv: does not exist" in result.stderr
-    assert nas("calibrate", run_file).exit_code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    RunDirectory.open(folder).require("profile")
 
 
 def test_an_import_killed_before_it_was_noted_is_noted_by_the_next(
@@ -257,7 +269,7 @@ def test_calibration_names_what_it_leaves_out(
     imported(run_file, "--import", str(tmp_path / "phone.jsonl"))
     path = records_of(tmp_path)
     data = path.read_text().replace('"space":"tiny/1"', '"space":"tiny/0"', 1).splitlines()
-    digest = Architecture.from_text(lines[-24]["model"]["arch_id"].replace("tiny/1", "tiny/0")).digest
+    digest = Architecture.from_text(lines[-12]["model"]["arch_id"].replace("tiny/1", "tiny/0")).digest
     of_tiny_0 = next(number for number, text in enumerate(data) if "tiny/0" in text)
     data[of_tiny_0] = json.dumps({**json.loads(data[of_tiny_0]), "subject": digest})
     data[0] = "{broken"
