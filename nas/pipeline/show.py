@@ -10,6 +10,7 @@ from nas.runs.front import read_front
 from nas.runs.journal import Journal
 
 if TYPE_CHECKING:
+    from nas.core.cost import CostEstimate, Interval
     from nas.core.evaluation import Evaluation
     from nas.pipeline.context import Context
 
@@ -84,7 +85,26 @@ def _architecture_text(member: Evaluation) -> str:
     lines = [head, "choices:", *choices]
     lines += ["screened out, as it breaks:", *broken] if broken else []
     lines += ["does not run on the device:", *stuck] if stuck else []
+    lines += ["one generation:", *_phase_rows(cost)] if cost.phases else []
     return "\n".join([*lines, f"blocks ({origin}):", *blocks] if blocks else lines)
+
+
+def _phase_rows(cost: CostEstimate) -> list[str]:
+    """Return a line a phase and one for the whole, with intervals and where each figure is from."""
+    rows = [
+        _phase_row(
+            f"{part.calls} x {part.phase}", part.latency_ms, part.latency_interval_ms, part.peak_memory_mb,
+            f"{part.origin}: {part.source}",
+        )
+        for part in cost.phases
+    ]  # fmt: skip
+    return [*rows, _phase_row("all", cost.latency_ms, cost.latency_interval_ms, cost.peak_memory_mb, cost.scenario)]
+
+
+def _phase_row(name: str, latency_ms: float, range_: Interval, memory_mb: float | None, source: str) -> str:
+    ends = f"{range_.low:.2f} to {range_.high:.2f}"
+    memory = "unknown" if memory_mb is None else f"{memory_mb:.2f} MB"
+    return f"  {name:<18}{latency_ms:>10.2f} ms{ends:>24}{memory:>14}  {source}"
 
 
 def listing(kind: str) -> list[dict[str, Any]]:

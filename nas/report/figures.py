@@ -61,7 +61,7 @@ class ParetoFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockShare:
-    """Cost of one block of the chosen architecture; ``role`` is temporal, backbone or overhead."""
+    """Cost of one block of the chosen architecture; ``role`` is temporal, backbone, other phase or overhead."""
 
     block: str
     role: str
@@ -211,9 +211,11 @@ def breakdown_figure(evaluation: Evaluation) -> BreakdownFigure:
 
 
 def block_role(block: str) -> str:
-    """Return ``overhead``, ``temporal`` (the name has a part ``temporal``) or ``backbone``."""
+    """Return ``overhead``, ``other phase``, ``temporal`` (the name has a part ``temporal``) or ``backbone``."""
     if block == "overhead":
         return "overhead"
+    if block in ("text_encoder", "decoder"):
+        return "other phase"
     return "temporal" if "temporal" in block.split(".") else "backbone"
 
 

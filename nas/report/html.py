@@ -16,6 +16,7 @@ from nas.report import facts, figures, plots
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
 from nas.report.origins import origins
+from nas.report.phases import phase_title, phases_figure, phases_plot
 from nas.report.run_files import FileFault, RunFiles, read_run
 from nas.report.tables import write_tables
 
@@ -82,6 +83,8 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "most_intervals": plots.MOST_INTERVALS,
         "pareto": _pareto(files),
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
+        "phases": phases_figure(files.front),
+        "phases_plot": _phases(files),
         "breakdown": figures.breakdown_figure(files.selected) if files.selected else None,
         "breakdown_plots": _breakdown(files),
         "agreements": agreements,
@@ -126,6 +129,8 @@ def render(context: Mapping[str, Any]) -> str:
         count=units.count,
         ratio=units.ratio,
         duration=units.duration,
+        phase_title=phase_title,
+        with_interval=lambda part: units.latency_with_interval(part.latency_ms, part.latency_interval_ms, part.origin),
         significant=units.significant,
         # Inside <script> entities are not decoded: the JSON may go in whole once no tag can begin in it.
         script=lambda text: Markup(text.replace("<", "\\u003c")),
@@ -142,6 +147,13 @@ def _pareto(files: RunFiles) -> Drawing | None:
     figure = figures.pareto_figure(files.front, files.evaluations)
     label = f"Quality against latency: {len(figure.front)} front members, {len(figure.others)} other candidates"
     return _drawing("pareto", label, plots.pareto_plot(figure))
+
+
+def _phases(files: RunFiles) -> Drawing | None:
+    figure = phases_figure(files.front)
+    if figure is None:
+        return None
+    return _drawing("phases", "Time of one generation by phase, with its interval", phases_plot(figure))
 
 
 def _breakdown(files: RunFiles) -> list[Drawing]:

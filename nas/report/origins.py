@@ -69,6 +69,17 @@ def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
             how=f"{cost.predictor}; {cost.scenario}",
             file=file,
         ),
+        *(
+            Origin(
+                number=f"time of the {part.phase.replace('_', ' ')}",
+                value=latency_with_interval(part.latency_ms, part.latency_interval_ms, part.origin),
+                origin=part.origin,
+                where=cost.device,
+                how=part.source,
+                file=file,
+            )
+            for part in cost.phases
+        ),
         Origin(
             number="latency and memory per block",
             value=f"{len(cost.blocks)} blocks",

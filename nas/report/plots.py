@@ -24,7 +24,7 @@ GREEN = "#2f9e6e"
 GREY = "#868e96"
 FAINT = "rgba(134,142,150,0.55)"
 MOST_INTERVALS = 30
-ROLE_COLOURS = {"temporal": ORANGE, "backbone": BLUE, "overhead": GREY}
+ROLE_COLOURS = {"temporal": ORANGE, "backbone": BLUE, "other phase": GREEN, "overhead": GREY}
 
 
 def pareto_plot(figure: ParetoFigure) -> go.Figure:
@@ -62,7 +62,7 @@ def pareto_plot(figure: ParetoFigure) -> go.Figure:
     if figure.budget_latency_ms is not None:
         # A trace, not a shape: it appears in the legend and follows a change of theme.
         plot.add_trace(_budget_trace(figure, scale))
-    layout = _layout(height=460, x_title=f"latency of one generation, {unit} ({figure.origin})", y_title="quality")
+    layout = plain_layout(height=460, x_title=f"latency of one generation, {unit} ({figure.origin})", y_title="quality")
     plot.update_layout(layout)
     return plot
 
@@ -91,7 +91,7 @@ def breakdown_plot(figure: BreakdownFigure, quantity: str) -> go.Figure:
             )
         )
     unit = "ms over one generation" if quantity == "latency" else "MB while it runs"
-    layout = _layout(height=120 + 17 * len(names), x_title=f"{unit} ({figure.origin})", y_title="")
+    layout = plain_layout(height=120 + 17 * len(names), x_title=f"{unit} ({figure.origin})", y_title="")
     plot.update_layout(layout)
     plot.update_layout(bargap=0.25, barmode="overlay")
     plot.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed", dtick=1, tickfont={"size": 11})
@@ -147,7 +147,9 @@ def agreement_plot(figure: AgreementFigure) -> go.Figure:
                 ),
             )
         )
-    plot.update_layout(_layout(height=400, x_title=f"measured, {figure.unit}", y_title=f"predicted, {figure.unit}"))
+    plot.update_layout(
+        plain_layout(height=400, x_title=f"measured, {figure.unit}", y_title=f"predicted, {figure.unit}")
+    )
     return plot
 
 
@@ -169,7 +171,7 @@ def curve_plot(figure: CurveFigure) -> go.Figure:
                 hovertemplate="step %{x:,}: %{y:.3g}<extra>" + escape(curve.name) + "</extra>",
             )
         )
-    plot.update_layout(_layout(height=300, x_title="step", y_title=""))
+    plot.update_layout(plain_layout(height=300, x_title="step", y_title=""))
     losses = [value for curve in figure.curves[:1] for value in curve.values]
     if losses and min(losses) > 0 and max(losses) / min(losses) > 5:
         plot.update_yaxes(type="log", minorloglabels="complete")
@@ -298,7 +300,8 @@ def _amount(value: float, unit: str) -> str:
     return latency(value) if unit == "ms" else memory(value)
 
 
-def _layout(*, height: int, x_title: str, y_title: str) -> dict[str, Any]:
+def plain_layout(*, height: int, x_title: str, y_title: str) -> dict[str, Any]:
+    """Return the layout all plots share: no background, no drag, the legend above."""
     import plotly.graph_objects as go
 
     axis = {"automargin": True, "zeroline": False, "ticks": "", "title": {"standoff": 10}}

@@ -38,6 +38,10 @@ def write_tables(
     """Write every table that has rows into ``folder`` as CSV; returns the files written, in page order."""
     tables: dict[str, tuple[Sequence[str], Iterable[Row]]] = {
         "evaluations": (_EVALUATION_COLUMNS, _evaluations(files)),
+        "phases": (
+            ("phase", "calls", "latency_ms", "low_ms", "high_ms", "peak_memory_mb", "origin", "source"),
+            _phases(files.selected),
+        ),
         "blocks": (("block", "role", "latency_ms", "memory_mb", "compute_unit"), _blocks(files.selected)),
         "predicted_measured": (
             ("set", "network", "unit", "measured", "predicted", "low", "high", "covered"),
@@ -84,6 +88,15 @@ def _evaluations(files: RunFiles) -> Iterable[Row]:
             cost.memory_interval_mb.high, cost.parameters, quality.score if quality else None,
             quality.standard_error if quality else None, cost.origin, cost.device, digest in members,
             digest == selected,
+        )  # fmt: skip
+
+
+def _phases(chosen: Evaluation | None) -> Iterable[Row]:
+    for part in chosen.cost.phases if chosen else ():
+        range_ = part.latency_interval_ms
+        yield (
+            part.phase, part.calls, part.latency_ms, range_.low, range_.high, part.peak_memory_mb, part.origin,
+            part.source,
         )  # fmt: skip
 
 
