@@ -47,7 +47,7 @@ _TYPICAL = {
 _ALONE = ("kind", "block", "unit_kind", "unit_block", "os", "os_kind")
 _WITHIN = ("context_kind", "extra_kind", "deviation")
 # Nearly free: what all blocks do otherwise within networks than alone, and the overhead in typical blocks.
-_CONTEXT_SD = 0.3
+_CONTEXT_SD = 0.1
 _OVERHEAD_BLOCKS = 3.0
 _ROUNDS = 8
 # A block's time is known no better than this from any number of samples.

@@ -32,9 +32,10 @@ class SimulatedBehaviour:
     """How the simulated phone differs from its roofline.
 
     Attributes:
-        seed: Of noise and of the hidden per-kind factors.
+        seed: Of noise and of the hidden factors.
         noise_ratio: Standard deviation of the logarithm of each sample.
         kind_spread: Hidden factor of each block kind, drawn from exp(U(-spread, spread)).
+        block_spread: Likewise of each block on its own, on top of its kind's.
         fusion_ratio: Share of every block's time that a whole network saves.
         network_overhead_ms: Time of a network call beyond its blocks.
         warmup_ratio: First sample is slower by this share, the second by half of it, and so on.
@@ -47,6 +48,7 @@ class SimulatedBehaviour:
     seed: int = 0
     noise_ratio: float = 0.02
     kind_spread: float = 0.3
+    block_spread: float = 0.0
     fusion_ratio: float = 0.1
     network_overhead_ms: float = 0.4
     warmup_ratio: float = 1.0
@@ -158,6 +160,9 @@ class SimulatedPhone:
         return self._blocks[subject]
 
     def _block_ms(self, block: BlockFeatures) -> float:
-        draw = RandomStreams(self.behaviour.seed).python(f"kind/{block.spec.kind}").uniform(-1.0, 1.0)
-        factor = exp(self.behaviour.kind_spread * draw)
+        streams, behaviour = RandomStreams(self.behaviour.seed), self.behaviour
+        hidden = behaviour.kind_spread * streams.python(f"kind/{block.spec.kind}").uniform(-1.0, 1.0)
+        if behaviour.block_spread:
+            hidden += behaviour.block_spread * streams.python(f"block/{block.spec.signature}").uniform(-1.0, 1.0)
+        factor = exp(hidden)
         return factor * roofline_ms(block, self.unit, precision=self.precision)
