@@ -303,8 +303,8 @@ def markdown(result: dict[str, Any]) -> str:
         "# Which measurement next",
         "",
         f"Front of {FRONT} networks that are never measured; candidates are all blocks and {result['candidates']} "
-        f"networks besides. Chosen {STEP} at a time from the device's prior on, fitted again after each {STEP}. A cell is the "
-        "mean error of the front / mean half-width of the model's own 90 % interval (its coverage).",
+        f"networks besides. Chosen {STEP} at a time from the device's prior on, fitted again after each {STEP}. A cell "
+        "is the mean error of the front / mean half-width of the model's own 90 % interval (its coverage).",
     ]
     for name, table in result["devices"].items():
         counts = list(next(iter(table["strategies"].values())))

@@ -11,7 +11,8 @@ import numpy as np
 from latency_models.effects import Effects, Group, KnownBlock, NetworkShape
 from latency_models.features import BlockFeatures, block_features
 from latency_models.posterior import BlockTime, DevicePrior, NetworkTime
-from latency_models.predictors.block_table import prior_block_ms, unit_named
+from latency_models.predictors.block_table import unit_named
+from latency_models.predictors.roofline import roofline_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +64,7 @@ def build_dataset(
             signature=signature,
             kind=block.spec.kind,
             prior_ms=tuple(
-                (unit, prior_block_ms(block, unit_named(device, unit), precision=scenario.precision)) for unit in units
+                (unit, roofline_ms(block, unit_named(device, unit), precision=scenario.precision)) for unit in units
             ),
         )
         for signature, block in features.items()
@@ -73,7 +74,11 @@ def build_dataset(
         effects=Effects(known, every_group),
         blocks=_block_times(observations, known),
         networks=_network_times(observations, workloads),
-        prior=DevicePrior(factor=device.prior_factor.value, call_overhead_ms=spec.call_overhead_ms.value),
+        prior=DevicePrior(
+            factor=device.prior_factor.value,
+            call_overhead_ms=spec.call_overhead_ms.value,
+            weights_mb=float(np.median([workload.weight_bytes for workload in workloads.values()])) / 1e6,
+        ),
         features=features,
     )
 

@@ -178,7 +178,7 @@ def _candidate_rows(posterior: Posterior, candidates: Sequence[Candidate]) -> Fl
     blocks = [index for index, candidate in enumerate(candidates) if candidate.shape is None]
     networks = [(index, item.shape, item.group) for index, item in enumerate(candidates) if item.shape is not None]
     if blocks:
-        rows[blocks] = posterior.effects.alone_rows([(candidates[i].subject, candidates[i].group) for i in blocks])
+        rows[blocks] = posterior.alone_rows([(candidates[i].subject, candidates[i].group) for i in blocks])
     if networks:
         shapes = [(shape, group) for _, shape, group in networks]
         rows[[index for index, _, _ in networks]] = posterior.network_ms(shapes)[1]

@@ -1,9 +1,10 @@
 """How the times of blocks and networks depend on the unknowns of the hierarchical model.
 
-The logarithm of the time of a block measured alone is that of its prior (roofline) plus effects of the device, its
-compute unit, the OS version, the block's kind, and the block itself. Within a network the block takes that time times a
-context factor (common, per kind, its own deviation), plus an extra in ms (common, per kind). A network takes the sum of
-its blocks, an overhead of the call, and a time per MB of weights. An OS version makes all of these slower alike.
+The logarithm of a block's own time is that of its prior (roofline) plus effects of the device, its compute unit, the OS
+version, the block's kind, and the block itself. Measured alone it pays for a call as well. Within a network it takes
+its own time times a context factor (common, per kind, its own deviation), plus an extra in ms (common, per kind). A
+network takes the sum of its blocks, an overhead of the call, and a time per MB of weights. An OS version makes all of
+these slower alike.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownBlock:
-    """A block the model has unknowns for; ``prior_ms`` is its time alone on each unit before any measurement."""
+    """A block the model has unknowns for; ``prior_ms`` is its own time on each unit before any measurement."""
 
     signature: str
     kind: str
@@ -67,7 +68,7 @@ class Effects:
         kinds = sorted({block.kind for block in known.values()})
         self.systems = tuple(systems) if len(systems) > 1 else ()
         self.units = tuple(units) if len(units) > 1 else ()
-        names: list[Effect] = [("device",), ("context",), ("extra",), ("overhead",), ("weights",)]
+        names: list[Effect] = [("device",), ("call",), ("context",), ("extra",), ("overhead",), ("weights",)]
         for kind in kinds:
             names += [("kind", kind), ("context_kind", kind), ("extra_kind", kind)]
             names += [("unit_kind", unit, kind) for unit in self.units]
@@ -102,16 +103,16 @@ class Effects:
         """Return the logarithm of a block's prior time on ``unit``."""
         return float(np.log(dict(self.known[signature].prior_ms)[unit]))
 
-    def alone_rows(self, items: Sequence[tuple[str, Group]]) -> FloatArray:
-        """Return d log(time alone) / d unknowns, (N, D), for (signature, group) items."""
+    def own_rows(self, items: Sequence[tuple[str, Group]]) -> FloatArray:
+        """Return d log(own time) / d unknowns, (N, D), for (signature, group) items."""
         rows = np.zeros((len(items), len(self)))
         for row, (signature, group) in zip(rows, items, strict=True):
-            row[self._alone(signature, group)] = 1.0
+            row[self._own(signature, group)] = 1.0
         return rows
 
     def context_rows(self, items: Sequence[tuple[str, Group]]) -> FloatArray:
         """Return d log(time within a network, without the extra) / d unknowns, (N, D)."""
-        rows = self.alone_rows(items)
+        rows = self.own_rows(items)
         for row, (signature, _) in zip(rows, items, strict=True):
             kind = self.known[signature].kind
             row[[self.index("context"), self.index("context_kind", kind), self.index("deviation", signature)]] = 1.0
@@ -136,7 +137,7 @@ class Effects:
             row[self.index("os", group.os_build)] = 1.0
         return row
 
-    def _alone(self, signature: str, group: Group) -> list[int]:
+    def _own(self, signature: str, group: Group) -> list[int]:
         kind = self.known[signature].kind
         found = [("device",), ("kind", kind), ("block", signature)]
         if self.units:
@@ -145,6 +146,26 @@ class Effects:
         if self.systems:
             found += [("os", group.os_build), ("os_kind", group.os_build, kind)]
         return [self._index[name] for name in found]
+
+
+class AloneRows:
+    """Blocks measured alone, ready for repeated evaluation at different values of the unknowns."""
+
+    def __init__(self, effects: Effects, items: Sequence[tuple[str, Group]]) -> None:
+        self._own = effects.own_rows(items)
+        self._prior = np.array([effects.prior_log_ms(name, group.compute_unit) for name, group in items])
+        self._system = np.reshape([effects.system_row(group) for _, group in items], (-1, len(effects)))
+        self._call = effects.index("call")
+
+    def log_times(self, unknowns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the logarithms of the times alone (N,) and their derivatives (N, D)."""
+        own_ms = np.exp(self._prior + self._own @ unknowns)
+        factor = np.exp(self._system @ unknowns)
+        call_ms = factor * max(float(unknowns[self._call]), 0.0)  # no call takes less than no time
+        total = own_ms + call_ms
+        rows = (own_ms / total)[:, None] * self._own + (call_ms / total)[:, None] * self._system
+        rows[:, self._call] += factor / total
+        return np.log(total), rows
 
 
 class NetworkRows:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latency_models.effects import Effects, Group, NetworkRows, NetworkShape
+from latency_models.effects import AloneRows, Effects, Group, NetworkRows, NetworkShape
 from latency_models.gaussian import (
     NORMAL_90,
     OUTLIER_WEIGHT,
@@ -46,7 +46,7 @@ _TYPICAL = {
 }
 _ALONE = ("kind", "block", "unit_kind", "unit_block", "os", "os_kind")
 _WITHIN = ("context_kind", "extra_kind", "deviation")
-# Nearly free: what all blocks do otherwise within networks than alone, and the overhead in typical blocks.
+# Wide: what all blocks do otherwise within networks than alone; overhead, and time for all weights, in typical blocks.
 _CONTEXT_SD = 0.1
 _OVERHEAD_BLOCKS = 3.0
 _ROUNDS = 8
@@ -84,10 +84,11 @@ class NetworkTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePrior:
-    """What is known before measuring: the roofline's 90 % factor and the time of an empty call."""
+    """What is known before measuring: the roofline's 90 % factor, the time of an empty call, a network's weights."""
 
     factor: float
     call_overhead_ms: float
+    weights_mb: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,10 @@ class Posterior:
         """Return the networks' expected times (N,) and the derivatives of their logarithms (N, D)."""
         times, rows = NetworkRows(self.effects, networks).times_ms(self.unknowns.mean)
         return times, rows / times[:, None]
+
+    def alone_rows(self, items: Sequence[tuple[str, Group]]) -> FloatArray:
+        """Return the derivatives of the logarithms of the times of blocks measured alone, (N, D)."""
+        return AloneRows(self.effects, items).log_times(self.unknowns.mean)[1]
 
     def block_ms(self, items: Sequence[tuple[str, Group]]) -> FloatArray:
         """Return the expected times of blocks within networks, without their share of weights, (N,)."""
@@ -159,9 +164,9 @@ def fit_posterior(
 ) -> Posterior:
     """Infer the unknowns from blocks measured alone and whole networks, with the spreads of all effects.
 
-    First the blocks, whose logarithms are linear in the unknowns; then the networks by Gauss-Newton steps, each with
-    the spreads and the noise of largest marginal likelihood and with Student's weights for networks and for what
-    blocks do otherwise within networks than alone. Measurements that were stopped at a limit count as lying above it.
+    First the blocks, then the networks, both by Gauss-Newton steps, each with the spreads and the noise of largest
+    marginal likelihood; the networks also with Student's weights, for them and for what blocks do otherwise within
+    networks than alone. Measurements that were stopped at a limit count as lying above it.
     """
     alone = fit_blocks(effects, blocks, prior)
     return add_networks(alone, networks)
@@ -170,43 +175,51 @@ def fit_posterior(
 def fit_blocks(effects: Effects, blocks: Sequence[BlockTime], prior: DevicePrior) -> Posterior:
     """Infer what blocks measured alone say; ``add_networks`` goes on from it."""
     timed = [block for block in blocks if not block.exceeded]
-    rows, values, noise = _block_rows(effects, timed)
+    stopped = [block for block in blocks if block.exceeded]
     families = {name: index for name, index in effects.families().items() if name in _ALONE}
-    wide = [effects.index("device"), *(effects.index("unit", unit) for unit in effects.units)]
+    wide = [effects.index("device"), effects.index("call"), *(effects.index("unit", unit) for unit in effects.units)]
     typical_ms = _typical_ms(effects, timed)
     # A block alone pays for a call, so no call takes longer than the shortest of them, whatever the prior says.
     shortest_ms = min((block.time_ms for block in timed), default=prior.call_overhead_ms)
-    prior = replace(prior, call_overhead_ms=min(prior.call_overhead_ms, shortest_ms))
-    start = _prior(effects, prior, _TYPICAL, typical_ms=typical_ms)
-    fixed = rows[:, wide] @ start.covariance[np.ix_(wide, wide)] @ rows[:, wide].T + np.diag(noise)
-    components = [
-        VarianceComponent(name=name, gram=rows[:, index] @ rows[:, index].T, typical_sd=_TYPICAL[name])
-        for name, index in families.items()
-    ]
-    spreads = _TYPICAL | dict(fit_variances(values, fixed, components))
-    start = _prior(effects, prior, spreads, typical_ms=typical_ms)
-    unknowns = condition(start, rows, values, noise)
-    stopped = [block for block in blocks if block.exceeded]
-    if stopped:
-        unknowns = condition_above(unknowns, *_block_rows(effects, stopped))
+    prior = replace(prior, call_overhead_ms=min(prior.call_overhead_ms, 0.5 * shortest_ms))
+    spreads = dict(_TYPICAL)
+    start = unknowns = _prior(effects, prior, spreads, typical_ms=typical_ms)
+    rows_of = AloneRows(effects, [(block.signature, block.group) for block in timed])
+    noise = _block_noise(timed)
+    rows, residuals = np.zeros((0, len(effects))), np.zeros(0)
+    for _ in range(_ROUNDS if timed else 0):
+        logs, rows = rows_of.log_times(unknowns.mean)
+        residuals = np.log([block.time_ms for block in timed]) - logs + rows @ (unknowns.mean - start.mean)
+        fixed = rows[:, wide] @ start.covariance[np.ix_(wide, wide)] @ rows[:, wide].T + np.diag(noise)
+        components = [
+            VarianceComponent(name=name, gram=rows[:, index] @ rows[:, index].T, typical_sd=_TYPICAL[name])
+            for name, index in families.items()
+        ]
+        spreads |= fit_variances(residuals, fixed, components)
+        start = _prior(effects, prior, spreads, typical_ms=typical_ms)
+        unknowns = condition(start, rows, residuals + rows @ start.mean, noise)
     covariance = rows @ start.covariance @ rows.T + np.diag(noise)
     return Posterior(
         effects=effects,
-        unknowns=unknowns,
+        unknowns=_above_limits(effects, unknowns, stopped),
         spreads=spreads,
         noise_ratio=STUDENT_SD * spreads["noise"],
-        block_scores=_left_out_scores([block.signature for block in timed], values, covariance),
+        block_scores=_left_out_scores([block.signature for block in timed], residuals, covariance),
     )
 
 
-def _block_rows(effects: Effects, blocks: Sequence[BlockTime]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return rows, values and noise variances of the logarithms of ``blocks`` over their prior times."""
-    items = [(block.signature, block.group) for block in blocks]
-    values = np.array(
-        [log(block.time_ms) - effects.prior_log_ms(block.signature, block.group.compute_unit) for block in blocks]
-    )
-    noise = np.array([_LIMIT_SD if block.exceeded else max(block.sd_ratio, _LEAST_BLOCK_SD) for block in blocks])
-    return effects.alone_rows(items), values, noise**2
+def _above_limits(effects: Effects, unknowns: Gaussian, stopped: Sequence[BlockTime]) -> Gaussian:
+    if not stopped:
+        return unknowns
+    logs, rows = AloneRows(effects, [(block.signature, block.group) for block in stopped]).log_times(unknowns.mean)
+    limits = np.log([block.time_ms for block in stopped]) - logs + rows @ unknowns.mean
+    return condition_above(unknowns, rows, limits, _block_noise(stopped))
+
+
+def _block_noise(blocks: Sequence[BlockTime]) -> FloatArray:
+    sds = [_LIMIT_SD if block.exceeded else max(block.sd_ratio, _LEAST_BLOCK_SD) for block in blocks]
+    noise: FloatArray = np.array(sds, dtype=float) ** 2
+    return noise
 
 
 def _typical_ms(effects: Effects, blocks: Sequence[BlockTime]) -> float:
@@ -225,12 +238,11 @@ def _prior(effects: Effects, prior: DevicePrior, spreads: Mapping[str, float], *
         sd[effects.index("unit", unit)] = wide
         sd[effects.index("unit_overhead", unit)] = overhead_sd
     sd[effects.index("context")] = _CONTEXT_SD
-    # A block alone pays for a call of its own.
-    mean[effects.index("extra")] = -prior.call_overhead_ms
-    sd[effects.index("extra")] = max(_CONTEXT_SD * typical_ms, prior.call_overhead_ms)
+    mean[effects.index("call")] = sd[effects.index("call")] = prior.call_overhead_ms
+    sd[effects.index("extra")] = _CONTEXT_SD * typical_ms
     mean[effects.index("overhead")] = prior.call_overhead_ms
     sd[effects.index("overhead")] = overhead_sd
-    sd[effects.index("weights")] = _OVERHEAD_BLOCKS * typical_ms
+    sd[effects.index("weights")] = _OVERHEAD_BLOCKS * typical_ms / prior.weights_mb
     sd[effects.families()["extra_kind"]] = spreads["extra_kind"] * typical_ms
     return Gaussian(mean=mean, covariance=np.diag(sd**2))
 

@@ -209,7 +209,7 @@ class CalibratedPredictor:
             base_ms, extra_ms = entry.latency_ms, 0.0
         else:
             effect = self._kinds.get(block.spec.kind) or self._kinds[""]
-            base_ms = effect.scale * prior_block_ms(block, self._unit, precision=model.precision)
+            base_ms = effect.scale * roofline_ms(block, self._unit, precision=model.precision)
             extra_ms = effect.extra_ms
         extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
         return BlockPrice(
@@ -251,11 +251,6 @@ class CalibratedPredictor:
     @cached_property
     def _unit(self) -> UnitSpec:
         return unit_named(get(self.model.prior_device), self.model.compute_unit)
-
-
-def prior_block_ms(block: BlockFeatures, unit: UnitSpec, *, precision: Precision) -> float:
-    """Return the time of a block alone before any measurement: its roofline and the call it pays for."""
-    return roofline_ms(block, unit, precision=precision) + unit.call_overhead_ms.value
 
 
 def unit_named(device: DeviceSpec, compute_unit: ComputeUnit) -> UnitSpec:

@@ -10,23 +10,29 @@ import pytest
 from latency_models.designing import Candidate, Design, choose, front_sd_ratio, next_measurements
 from latency_models.effects import NetworkShape
 from latency_models.gaussian import condition
-from latency_models.posterior import BlockTime, Posterior, fit_posterior
+from latency_models.posterior import BlockTime, NetworkTime, Posterior, fit_posterior
 from tests.latency_models.test_posterior import OLD, PRIOR, Planted
+
+
+def measured_before(planted: Planted) -> tuple[list[BlockTime], list[NetworkTime]]:
+    """The same measurements whenever it is asked, whatever was drawn since."""
+    planted.random = np.random.default_rng(planted.seed + 1000)
+    return planted.blocks(sorted(planted.known)[:6]), planted.networks(4)
 
 
 def problem(seed: int = 0) -> tuple[Planted, Posterior, list[Candidate], list[tuple[NetworkShape, object]]]:
     """A device of which six blocks and four networks are measured; the front holds few of its blocks."""
     planted = Planted(seed=seed)
-    posterior = fit_posterior(planted.effects, planted.blocks(sorted(planted.known)[:6]), planted.networks(4), PRIOR)
+    posterior = fit_posterior(planted.effects, *measured_before(planted), PRIOR)
     rest = sorted(planted.known)[6:]
     candidates = [Candidate(subject=name, level="block", group=OLD, cost_s=0.5) for name in rest]
     candidates += [
         Candidate(subject=f"net{index}", level="network", group=OLD, shape=shape, cost_s=2.0)
         for index, shape in enumerate(planted.shapes(10))
     ]
-    few = rest[:9]
+    few = rest[:12]
     front = [
-        (NetworkShape(blocks=tuple(planted.random.choice(few, 5, replace=False)), weights_mb=2.0), OLD)
+        (NetworkShape(blocks=tuple(planted.random.choice(few, 8, replace=False)), weights_mb=2.0), OLD)
         for _ in range(6)
     ]
     return planted, posterior, candidates, front
@@ -35,7 +41,7 @@ def problem(seed: int = 0) -> tuple[Planted, Posterior, list[Candidate], list[tu
 def after(posterior: Posterior, candidate: Candidate, front: list) -> float:  # type: ignore[type-arg]  # see problem
     """Mean variance of the front with one candidate measured, by conditioning the whole distribution."""
     if candidate.shape is None:
-        row, noise = posterior.effects.alone_rows([(candidate.subject, OLD)]), 0.01**2
+        row, noise = posterior.alone_rows([(candidate.subject, OLD)]), 0.01**2
     else:
         row, noise = posterior.network_ms([(candidate.shape, OLD)])[1], posterior.noise_ratio**2
     found = condition(posterior.unknowns, row, row @ posterior.unknowns.mean, np.array([noise]))
@@ -62,7 +68,7 @@ def test_expected_uncertainty_after_several_steps_is_that_of_conditioning_on_the
     _, posterior, candidates, front = problem()
     blocks = [candidate for candidate in candidates if candidate.level == "block"]
     steps = next_measurements(posterior, blocks, front, 5)
-    rows = posterior.effects.alone_rows([(step.subject, OLD) for step in steps])
+    rows = posterior.alone_rows([(step.subject, OLD) for step in steps])
     found = condition(posterior.unknowns, rows, rows @ posterior.unknowns.mean, np.full(5, 0.01**2))
     expected = float(found.variance_of(posterior.network_ms(front)[1]).mean())
     assert steps[-1].front_sd_ratio ** 2 == pytest.approx(expected, rel=1e-6)
@@ -91,16 +97,13 @@ def test_planned_measurements_predict_the_front_better_than_random_ones() -> Non
     for seed in range(12):
         planted, posterior, candidates, front = problem(seed)
         blocks = [candidate for candidate in candidates if candidate.level == "block"]
-        planned = [step.subject for step in next_measurements(posterior, blocks, front, 8)]
-        drawn = list(np.random.default_rng(seed).choice([block.subject for block in blocks], 8, replace=False))
+        planned = [step.subject for step in next_measurements(posterior, blocks, front, 6)]
+        drawn = list(np.random.default_rng(seed).choice([block.subject for block in blocks], 6, replace=False))
         truth = np.array([planted.true_ms(shape) for shape, _ in front])
-        networks = planted.networks(4)
+        blocks_before, networks = measured_before(planted)
         for place, names in enumerate((planned, drawn)):
-            measured = [
-                BlockTime(signature=name, group=OLD, time_ms=planted.alone[name], sd_ratio=0.01)
-                for name in [*sorted(planted.known)[:6], *names]
-            ]
-            refitted = fit_posterior(planted.effects, measured, networks, PRIOR)
+            more = [BlockTime(signature=name, group=OLD, time_ms=planted.alone[name], sd_ratio=0.01) for name in names]
+            refitted = fit_posterior(planted.effects, [*blocks_before, *more], networks, PRIOR)
             squares[place] += float((np.log(refitted.network_ms(front)[0] / truth) ** 2).mean())
     assert squares[0] < 0.4 * squares[1]
 
@@ -111,7 +114,7 @@ def test_information_is_the_gain_in_log_determinant() -> None:
     items = [(block.subject, OLD) for block in blocks]
     steps = choose(posterior, blocks, front, 3, score=Design.information)
     chosen = [items.index((step.subject, OLD)) for step in steps]
-    rows = posterior.effects.alone_rows(items)
+    rows = posterior.alone_rows(items)
     among = rows @ posterior.unknowns.covariance @ rows.T
 
     def log_det(indices: list[int]) -> float:

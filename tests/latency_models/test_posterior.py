@@ -18,7 +18,7 @@ KINDS = ("conv", "attention", "norm", "mlp")
 OLD = Group(os_build="22A", compute_unit="neural_engine")
 NEW = Group(os_build="23B", compute_unit="neural_engine")
 GPU = Group(os_build="22A", compute_unit="gpu")
-PRIOR = DevicePrior(factor=4.0, call_overhead_ms=0.1)
+PRIOR = DevicePrior(factor=4.0, call_overhead_ms=0.1, weights_mb=3.0)
 
 
 @dataclass
@@ -210,9 +210,10 @@ def test_a_block_that_was_stopped_raises_its_own_kind() -> None:
 def test_left_out_scores_equal_those_of_a_fit_without_the_block() -> None:
     planted = Planted()
     blocks = planted.blocks()
-    full = fit_posterior(planted.effects, blocks, [], PRIOR)
+    # Without the time of a call the logarithms are linear in the unknowns.
+    full = fit_posterior(planted.effects, blocks, [], replace(PRIOR, call_overhead_ms=1e-9))
     items = [(block.signature, OLD) for block in blocks]
-    rows = planted.effects.alone_rows(items)
+    rows = planted.effects.own_rows(items)
     prior_log = np.array([planted.effects.prior_log_ms(name, group.compute_unit) for name, group in items])
     sd = np.zeros(len(planted.effects))
     for family, index in planted.effects.families().items():
@@ -225,6 +226,20 @@ def test_left_out_scores_equal_those_of_a_fit_without_the_block() -> None:
     seen = covariance[np.ix_(others, others)] + 0.01**2 * np.eye(len(others))
     predicted = covariance[0, others] @ np.linalg.solve(seen, values[others])
     assert full.block_scores[0] == pytest.approx(abs(values[0] - predicted), rel=1e-3)
+
+
+def test_the_call_that_blocks_alone_pay_for_is_taken_off_within_networks() -> None:
+    planted = Planted(seed=1)
+    small = {name: 0.2 * time_ms for name, time_ms in planted.alone.items()}
+    planted.known = {
+        name: replace(block, prior_ms=tuple((unit, 0.2 * ms) for unit, ms in block.prior_ms))
+        for name, block in planted.known.items()
+    }
+    planted.effects, planted.alone = Effects(planted.known, planted.groups), small
+    blocks = [replace(block, time_ms=block.time_ms + 0.5) for block in planted.blocks()]
+    posterior = fit_posterior(planted.effects, blocks, planted.networks(20), replace(PRIOR, call_overhead_ms=0.3))
+    assert np.abs(planted.errors(posterior)).mean() < 0.03
+    assert posterior.value("call") == pytest.approx(0.5, abs=0.15)
 
 
 def test_derivatives_of_network_times_equal_finite_differences() -> None:
