@@ -185,6 +185,8 @@ def of_another_run(record: ProfileRecord, *, scenario: str | None, device: str |
         ("scenario", record.scenario, scenario),
         ("device", record.device.name, device),
     ):
+        if expected is not None and not found:
+            return f"{record.subject!r} states no {name}, this run is for {expected!r}"
         if expected is not None and found != expected:
             return f"{record.subject!r} was measured for {name} {found!r}, this run is for {expected!r}"
     return ""

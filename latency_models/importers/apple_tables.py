@@ -42,7 +42,7 @@ def read_times(path: Path, options: ImportOptions) -> ImportResult:  # noqa: ARG
 def _times_record(cells: Mapping[str, str], subject: str, time_ms: float, *, pipeline: bool = False) -> ProfileRecord:
     unit = cells["unit"]
     asked = _asked(unit)
-    size = [f"{cells['input_px']} px"] if cells.get("input_px") else []
+    size = [f"{float(cells['input_px']):g} px"] if cells.get("input_px") else []
     section = [cells["section"]] if cells.get("section") else []
     remarks = [
         f"{name} {cells[name]}" for name in ("precision", "doc_version", "width_mult", "note") if cells.get(name)

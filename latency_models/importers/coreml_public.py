@@ -126,6 +126,9 @@ def read_chunks(path: Path, options: ImportOptions) -> ImportResult:
     """
     rows = Rows(str(path))
     header, lines = read_csv(path)
+    device = options.device or _chunk_device(path)
+    if device is None:
+        rows.remarks.append(f"{path}: states no device; --device names it")
     chunks = [(name, match) for name in header if (match := _CHUNK.fullmatch(name))]
     if "ms" in header:
         chunks = [("ms", re.fullmatch(r"(ms)()", "ms"))]  # type: ignore[list-item]  # always matches
@@ -139,7 +142,8 @@ def read_chunks(path: Path, options: ImportOptions) -> ImportResult:
                 if not unit:
                     raise ValueError(f"{name} {number:g} has no unit")
                 part = "" if name == "ms" else f", chunk {match[1]}"
-                rows.keep(_chunk_record(path, f"{cells[header[0]]}{part}", milliseconds(number, unit), options), line)
+                record = _chunk_record(path, f"{cells[header[0]]}{part}", milliseconds(number, unit), device)
+                rows.keep(record, line)
     return rows.result()
 
 
@@ -154,12 +158,25 @@ def _row_unit(cells: Mapping[str, str]) -> str:
     return ""
 
 
-def _chunk_record(path: Path, subject: str, time_ms: float, options: ImportOptions) -> ProfileRecord:
+def _chunk_device(path: Path) -> str | None:
+    """Return the device of a table from the index beside it: the collection is of one phone and of Macs."""
+    index = path.with_name("index.csv")
+    if not index.is_file():
+        return None
+    stated = " ".join(
+        f"{cells['doc']} {cells['section']}" for _, cells in read_csv(index)[1] if cells["file"] == path.name
+    )
+    if "iphone" in stated.lower():
+        return "iPhone 17 Pro"
+    return "Mac" if "mac" in stated.lower() else None
+
+
+def _chunk_record(path: Path, subject: str, time_ms: float, device: str | None) -> ProfileRecord:
     return ProfileRecord(
         subject=f"{path.stem}: {subject}",
         level="block",
         scenario="",
-        device=third_party(loose_device_name(options.device or "not stated"), software="Core ML"),
+        device=third_party(loose_device_name(device or "not stated"), software="Core ML"),
         samples_ms=(time_ms,),
         warmup=0,
         statistic="median",

@@ -45,6 +45,7 @@ class ImportReport:
         warnings: Records that are used although something is odd about them.
         remarks: What else was not read.
         written: Whether the profile was added to.
+        dry_run: Whether it was only to be said what would be added.
     """
 
     file: str
@@ -55,6 +56,7 @@ class ImportReport:
     warnings: tuple[Problem, ...]
     remarks: tuple[str, ...]
     written: bool
+    dry_run: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -63,7 +65,7 @@ class ImportReport:
     def lines(self) -> list[str]:
         """Return the counts, then every fault and warning up to a screen of them."""
         parts = [f"{count} {level}" for level, count in self.kept.items()]
-        done = "imported" if self.written else "would import"
+        done = "would import" if self.dry_run else "imported"
         head = f"{self.file} ({self.format}): {done} {sum(self.kept.values())} records"
         head += f" ({', '.join(parts)})" if parts else ""
         head += f", {self.already} already there, {len(self.dropped)} left out"
@@ -134,6 +136,7 @@ def import_file(
         warnings=tuple(problem for problem in checked.warnings if problem.file == str(path)),
         remarks=result.remarks,
         written=write and bool(added),
+        dry_run=not write,
     )
     if report.dropped and not added and not report.already:
         raise ProfileError("\n".join(report.lines()), hint="nothing was imported", problems=report.dropped)

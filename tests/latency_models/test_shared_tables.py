@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from latency_models.importers import ImportOptions, ImportResult, detect, read_file
+from latency_models.importers.naming import loose_device_name
 from nas.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,17 +31,17 @@ def read(tmp_path: Path, name: str, text: str, **options: str) -> ImportResult:
 
 
 def test_apple_times_keep_source_licence_and_setting(tmp_path: Path) -> None:
-    # Row of apple/ml-stable-diffusion's README (MIT): iPhone 14 Pro Max, 7.9 s, 2.69 it/s; and a zoo-like row.
+    # Made-up rows in the layout of the shared table.
     text = APPLE_HEADER + (
-        "SD 2.1,iPhone 15 Pro,A17 Pro,CPU_AND_NE,371.7,apple/ml-stable-diffusion,MIT,,512,,,SPLIT_EINSUM_V2,7.9,,,,,,\n"
+        "UNet,iPhone 15 Pro,A17 Pro,CPU_AND_NE,300.5,example/diffusion,MIT,,512.0,,,SPLIT_EINSUM_V2,7.9,,,,,,\n"
         "toy,iPhone XR,A12,default(all),12,example/zoo,MIT,,224,,,,,,0.4,3.5,,,\n"
         "toy,iPhone XR,A12,GPU,0,example/zoo,MIT,,224,,,,,,,,,,\n"
     )
     result = read(tmp_path, "apple.csv", text)
     step, whole, toy = result.records
-    assert (step.subject, step.level, step.samples_ms) == ("SD 2.1, 512 px", "network", (371.7,))
+    assert (step.subject, step.level, step.samples_ms) == ("UNet, 512 px", "network", (300.5,))
     assert (whole.level, whole.samples_ms) == ("pipeline", (7900.0,))
-    assert (step.origin, step.source, step.licence) == ("published", "apple/ml-stable-diffusion", "MIT")
+    assert (step.origin, step.source, step.licence) == ("published", "example/diffusion", "MIT")
     assert step.device.name == "iphone15_pro"
     assert step.conditions is not None
     assert (step.conditions.requested_units, step.conditions.lowering) == ("cpu_and_ne", "einsum")
@@ -178,7 +179,10 @@ def test_back_end_estimates_are_shares_of_a_plan(tmp_path: Path) -> None:
 
 def test_chunk_times_take_the_unit_their_row_states(tmp_path: Path) -> None:
     text = "Mode,steady tok/s,c1,c2,c3,sum\nTwo,34,5.6,12.2,0.0,17.8 ms\nThree,33,5.8,6.8,8.2,20.8\n"
+    index = "file,doc,section,rows\nchunks.csv,docs/BENCH.md,iPhone 17 Pro (A19 Pro) measured,2\n"
+    (tmp_path / "index.csv").write_text(index)
     result = read(tmp_path, "chunks.csv", text)
+    assert {loose_device_name("iPhone 17 Pro")} == {record.device.name for record in result.records}
     assert [(record.subject, record.samples_ms) for record in result.records] == [
         ("chunks: Two, chunk c1", (5.6,)),
         ("chunks: Two, chunk c2", (12.2,)),

@@ -285,3 +285,13 @@ def test_calibration_names_what_it_leaves_out(
     assert "2 faults in the records, see the warnings" in result.stderr
     assert "line 1: damaged record" in caplog.text
     assert "is of space 'tiny/0', this run searches 'tiny/1'; left out" in caplog.text
+
+
+def test_published_figures_are_no_measurements_of_a_run(run_file: str, tmp_path: Path) -> None:
+    path = tmp_path / "apple.csv"
+    path.write_text(
+        "model,device,chip,unit,latency_ms,source,licence\nUNet,iPhone 16 Pro Max,A18 Pro,CPU_AND_NE,300,someone,MIT\n"
+    )
+    result = nas("profile", run_file, "--import", str(path))
+    assert result.exit_code == 3
+    assert "line 2: 'UNet' states no scenario, this run is for '8x64x64 float16 cpu_and_ne'" in result.stderr
