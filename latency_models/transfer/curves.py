@@ -17,17 +17,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LENGTHS_SQUARED = (1.0, 4.0, 16.0)  # features are scaled to a typical squared distance of 2
+_CONSTANT = 1e-9  # relative spread below which a column is constant
 _NOISE_RATIOS = 10.0 ** np.arange(-5.0, 1.1, 0.5)
 
 
 def scaled_features(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centre the columns and scale them so that two random networks are at squared distance 2 on average."""
-    spread = features.std(axis=0)
-    kept = features[:, spread > 1e-12]
-    if kept.shape[1] == 0:
+    """Centre the columns and scale them so that two random networks are at squared distance 2 on average.
+
+    Columns of zeros and ones keep their relative spread, all others get the same; each of the two kinds makes up half
+    of the squared distance.
+    """
+    varying = features[:, features.std(axis=0) > _CONSTANT * np.abs(features).max(axis=0)]
+    binary = np.all((varying == 0) | (varying == 1), axis=0)
+    numbers = varying[:, ~binary]
+    blocks = [block for block in (varying[:, binary], numbers / numbers.std(axis=0)) if block.shape[1]]
+    if not blocks:
         return np.zeros((len(features), 1))
-    scaled: NDArray[np.float64] = (kept - kept.mean(axis=0)) / kept.std(axis=0) / np.sqrt(kept.shape[1])
-    return scaled
+    centred = [block - block.mean(axis=0) for block in blocks]
+    return np.hstack([block / np.sqrt(np.mean(np.sum(block**2, axis=1)) * len(blocks)) for block in centred])
 
 
 def source_curve(

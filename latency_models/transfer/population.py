@@ -6,11 +6,22 @@ its measurements; a new device with a handful then only has to say which of thes
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latency_models.transfer.kernels import NAMES, Coordinates, log_likelihood, parts
+from latency_models.transfer.kernels import (
+    JITTER,
+    LEVEL_VARIANCE,
+    NAMES,
+    Coordinates,
+    Parts,
+    log_likelihood,
+    parts,
+    terms,
+)
+from latency_models.transfer.posterior import reading_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,36 +35,46 @@ _SPREAD = np.array([1.5, 1.5, 1.5, 1.5, 1.5, 0.7, 0.7])
 _BOUND = 4.0  # spreads either side of the centre
 _PSEUDO_DEVICES = 3.0  # weight of that prior against the source devices, in devices
 _DRAWS = 64
+_ROUNDS = 3  # of hyperparameters and readings' precisions in turn
 
 
-def fit_covariance(
-    at: Coordinates,
-    log_latency: NDArray[np.float64],
-    *,
-    centre: NDArray[np.float64] = _CENTRE,
-    spread: NDArray[np.float64] = _SPREAD,
-) -> NDArray[np.float64]:
+def fit_covariance(at: Coordinates, log_latency: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the log hyperparameters of highest posterior density for one device.
 
     Args:
         at: Where the measured networks lie.
         log_latency: (n,) natural logarithms of milliseconds.
-        centre: Mean of the normal prior of the log hyperparameters.
-        spread: Its standard deviations.
     """
     from scipy.optimize import minimize
 
     mixed = parts(at, at)
-    target = log_latency - log_latency.mean()
+    target = log_latency - np.median(log_latency)
+    precision = np.ones(len(target))
+    theta: NDArray[np.float64] = _CENTRE
+    bounds = list(zip(_CENTRE - _BOUND * _SPREAD, _CENTRE + _BOUND * _SPREAD, strict=True))
+    for _ in range(_ROUNDS):
+        loss = partial(_loss, mixed=mixed, target=target, precision=precision)
+        found = minimize(loss, theta, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 60})
+        theta = np.asarray(found.x, dtype=float)
+        precision = _precisions(theta, mixed, target, precision)
+    return theta
 
-    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = log_likelihood(theta, mixed, target)
-        offset = (theta - centre) / spread
-        return -value + 0.5 * float(offset @ offset), -gradient + offset / spread
 
-    bounds = list(zip(centre - _BOUND * spread, centre + _BOUND * spread, strict=True))
-    found = minimize(objective, centre, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 80})
-    return np.asarray(found.x, dtype=float)
+def _loss(
+    theta: NDArray[np.float64], mixed: Parts, target: NDArray[np.float64], precision: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    value, gradient = log_likelihood(theta, mixed, target, precision)
+    offset = (theta - _CENTRE) / _SPREAD
+    return -value + 0.5 * float(offset @ offset), -gradient + offset / _SPREAD
+
+
+def _precisions(
+    theta: NDArray[np.float64], mixed: Parts, target: NDArray[np.float64], precision: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    matrix = np.sum(terms(theta, mixed), axis=0) + LEVEL_VARIANCE + np.diag(np.exp(theta[4]) / precision + JITTER)
+    inverse = np.asarray(np.linalg.inv(matrix), dtype=float)
+    updated = reading_precisions(theta[4:5], inverse[None], (inverse @ target)[None], precision[None])
+    return updated.reshape(-1)
 
 
 def spread_population(

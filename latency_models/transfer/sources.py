@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latency_models.transfer.curves import scaled_features, source_curve
-from latency_models.transfer.intervals import COUNTS, Replays, own_scale
+from latency_models.transfer.intervals import Replays
 from latency_models.transfer.kernels import Coordinates, shared_factors
-from latency_models.transfer.population import fit_covariance, spread_population
-from latency_models.transfer.posterior import condition
+from latency_models.transfer.population import spread_population
+from latency_models.transfer.replay import Sources, fit_population, replay
 from nas.core.errors import InputError, ProfileError
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from latency_models.transfer.table import LatencyTable
 
 _SCHEMA = "latency_models/transfer/1"
-_FITTED_ON = 200  # measurements a source device's covariance is fitted on
-_DRAWS = 4  # replays of every source device at every count
-_ERRORS = 200  # errors kept of every replay
 _FEWEST = 30  # measurements below which a source device is refused
 _FEWEST_GROUPS = 2  # hardware needed to leave one out
 
@@ -37,7 +34,8 @@ class SourceModels:
     Args:
         devices: Names of the sources, S of them.
         at: Coordinates of the N candidates: source factors and scaled own features.
-        population: (P, 7) log hyperparameters seen on the sources, see ``kernels.NAMES``.
+        population: (P, 7) equally likely log hyperparameters, see ``kernels.NAMES``: those of the sources in their
+            order, then draws around them.
         replays: Errors of the sources replayed as new devices.
         seen: (N,) True for candidates whose features lie in the range of those the source models were fitted on.
         seed: Seed of the fit.
@@ -49,6 +47,11 @@ class SourceModels:
     replays: Replays
     seen: NDArray[np.bool_]
     seed: int
+
+    @property
+    def fitted(self) -> NDArray[np.float64]:
+        """Log hyperparameters of the sources; without sources draws from the prior."""
+        return self.population[: len(self.devices)] if self.devices else self.population
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"meta": JSON-able, "arrays": {name: array}}``."""
@@ -115,25 +118,32 @@ def fit_sources(
     columns = [_column(table, name) for name in names]
     own = scaled_features(table.features)
     rng = np.random.default_rng(seed)
-    groups = [table.groups[column] for column in columns]
-    if len(set(groups)) < _FEWEST_GROUPS:
-        groups = list(names)  # settings of one device stand in for devices
     modelled = [source_curve(own, table.latency_ms[:, column], networks=networks, rng=rng) for column in columns]
-    curves = np.column_stack([np.empty((len(own), 0)), *[curve for curve, _ in modelled]])
-    rows = [used for _, used in modelled]
-    logs = np.log(table.latency_ms[:, columns])
-    views = {
-        group: Coordinates(shared=_factors_without(group, curves, table.work, groups), own=own)
-        for group in sorted(set(groups))
-    }
-    fitted = [_fit_one(views[group], logs[:, position], rows[position], rng) for position, group in enumerate(groups)]
-    replays = _replay(views, logs, rows, groups, fitted, rng)
+    groups = [table.groups[column] for column in columns]
+    return learn(
+        Sources(
+            devices=names,
+            groups=tuple(groups if len(set(groups)) >= _FEWEST_GROUPS else names),  # else settings stand in for devices
+            curves=np.column_stack([np.empty((len(own), 0)), *[curve for curve, _ in modelled]]),
+            rows=tuple(rows for _, rows in modelled),
+            logs=np.log(table.latency_ms[:, columns]),
+            own=own,
+            work=table.work,
+        ),
+        seed=seed,
+    )
+
+
+def learn(sources: Sources, *, seed: int) -> SourceModels:
+    """Learn the population of covariances and the replayed errors from source curves that are there already."""
+    rng = np.random.default_rng(seed)
+    fitted = fit_population(sources, rng=rng)
     return SourceModels(
-        devices=names,
-        at=Coordinates(shared=shared_factors(curves, table.work, groups), own=own),
+        devices=sources.devices,
+        at=Coordinates(shared=shared_factors(sources.curves, sources.work, sources.groups), own=sources.own),
         population=spread_population(fitted, rng=rng),
-        replays=replays,
-        seen=_seen(own, rows),
+        replays=replay(sources, fitted, rng=rng),
+        seen=_seen(sources.own, sources.rows),
         seed=seed,
     )
 
@@ -151,61 +161,9 @@ def _column(table: LatencyTable, name: str) -> int:
     return column
 
 
-def _factors_without(
-    group: str, curves: NDArray[np.float64], work: NDArray[np.float64], groups: Sequence[str]
-) -> NDArray[np.float64]:
-    kept = [position for position, name in enumerate(groups) if name != group]
-    return shared_factors(curves[:, kept], work, [groups[position] for position in kept])
-
-
-def _fit_one(
-    at: Coordinates, logs: NDArray[np.float64], rows: NDArray[np.intp], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    used = rng.permutation(rows)[:_FITTED_ON]
-    return fit_covariance(at.rows(used), logs[used])
-
-
 def _seen(own: NDArray[np.float64], rows: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
     if not rows:
         return np.ones(len(own), dtype=bool)
     used = own[np.unique(np.concatenate(rows))]
     inside: NDArray[np.bool_] = np.all((own >= used.min(axis=0) - 1e-9) & (own <= used.max(axis=0) + 1e-9), axis=1)
     return inside
-
-
-def _replay(
-    views: dict[str, Coordinates],
-    logs: NDArray[np.float64],
-    rows: Sequence[NDArray[np.intp]],
-    groups: Sequence[str],
-    fitted: Sequence[NDArray[np.float64]],
-    rng: np.random.Generator,
-) -> Replays:
-    """Errors of every source device predicted from few of its measurements, with its hardware left out."""
-    counts, errors = [], []
-    for position, group in enumerate(groups):
-        others = [theta for theta, name in zip(fitted, groups, strict=True) if name != group]
-        population = spread_population(others, rng=rng)
-        for count in COUNTS:
-            for _ in range(_DRAWS):
-                drawn = rng.permutation(rows[position])[: count + _ERRORS]
-                counts.append(count)
-                errors.append(_one_replay(views[group], logs[:, position], drawn, count, population))
-    return Replays(counts=np.array(counts, dtype=np.int64), errors=np.array(errors).reshape(-1, _ERRORS))
-
-
-def _one_replay(
-    at: Coordinates,
-    logs: NDArray[np.float64],
-    drawn: NDArray[np.intp],
-    count: int,
-    population: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    known, asked = drawn[:count], drawn[count:]
-    posterior = condition(at.rows(known), logs[known], population)
-    mean, variance = posterior.predict(at.rows(asked))
-    left_mean, left_variance = posterior.left_out()
-    scale = own_scale(logs[known] - left_mean, left_variance)
-    padded = np.full(_ERRORS, np.nan)
-    padded[: len(asked)] = np.sort((logs[asked] - mean) / np.sqrt(variance) / scale)
-    return padded
