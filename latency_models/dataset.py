@@ -11,8 +11,7 @@ import numpy as np
 from latency_models.effects import Effects, Group, KnownBlock, NetworkShape
 from latency_models.features import BlockFeatures, block_features
 from latency_models.posterior import BlockTime, DevicePrior, NetworkTime
-from latency_models.predictors.block_table import unit_named
-from latency_models.predictors.roofline import roofline_ms
+from latency_models.predictors.roofline import home_units, placed_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,14 +56,15 @@ def build_dataset(
     """
     every_group = sorted({*observations.groups, *groups})
     units = sorted({group.compute_unit for group in every_group})
-    spec = unit_named(device, every_group[0].compute_unit) if every_group else device.units[0]
+    homes = {unit: home_units(device, unit, scenario.compute_units, scenario.precision) for unit in units}
+    spec = homes[every_group[0].compute_unit][0] if every_group else device.units[0]
     features = known_features(workloads.values(), spec.lowered)
     known = {
         signature: KnownBlock(
             signature=signature,
             kind=block.spec.kind,
             prior_ms=tuple(
-                (unit, roofline_ms(block, unit_named(device, unit), precision=scenario.precision)) for unit in units
+                (unit, placed_ms(block, device, homes[unit], precision=scenario.precision)) for unit in units
             ),
         )
         for signature, block in features.items()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from latency_models.record_checks import Located, check_records, problem_text
 from nas.core.errors import InputError, Problem, ProfileError
 from nas.core.files import JsonLines
 from nas.core.profile import ProfileRecord, ProfileSet
+from nas.core.scenario import ComputeUnits
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ _VERSION = 2
 def call_label(scenario: Scenario) -> str:
     """Name what decides the cost of one denoiser call: ``8x32x32 float32 cpu_and_ne``; steps and guidance do not."""
     return f"{scenario.frames}x{scenario.height}x{scenario.width} {scenario.precision} {scenario.compute_units}"
+
+
+def label_units(label: str) -> ComputeUnits:
+    """Return the compute units that a ``call_label`` names; ``all`` where it names none."""
+    last = label.rpartition(" ")[2]
+    return next((setting for setting in get_args(ComputeUnits) if setting == last), "all")
 
 
 def shape_label(item: Scenario | ProfileRecord) -> str:

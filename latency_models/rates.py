@@ -141,6 +141,11 @@ class FittedRates:
         return float(np.exp(centre[0])), float(np.sqrt(variance))
 
 
+def prior_ms(sample: RateSample) -> float:
+    """Return the time of one call (ms) by the device's file alone; ``measured_ms`` is not used."""
+    return float(np.exp(_Model([sample], 1.0).log_ms({})[0]))
+
+
 def fit_rates(samples: Sequence[RateSample]) -> FittedRates:
     """Fit the constants of the samples' devices.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from latency_models.features import block_features
 from latency_models.jobs import Availability
 from latency_models.memory import memory_graph
-from latency_models.predictors.roofline import roofline_ms
+from latency_models.predictors.roofline import home_units, placed_ms
 from nas.core.errors import MeasurementError
 from nas.core.profile import DeviceInfo, ProfileRecord
 from nas.core.rng import RandomStreams
@@ -83,6 +83,7 @@ class SimulatedPhone:
         self.name = f"simulated-{spec.name}"
         self.spec = spec
         self.unit = spec.unit_for(compute_units)
+        self._units = home_units(spec, self.unit.compute_unit, compute_units, precision)
         self.precision = precision
         self.behaviour = behaviour or SimulatedBehaviour()
         self._networks = {subject: block_features(workload) for subject, workload in workloads.items()}
@@ -165,4 +166,4 @@ class SimulatedPhone:
         if behaviour.block_spread:
             hidden += behaviour.block_spread * streams.python(f"block/{block.spec.signature}").uniform(-1.0, 1.0)
         factor = exp(hidden)
-        return factor * roofline_ms(block, self.unit, precision=self.precision)
+        return factor * placed_ms(block, self.spec, self._units, precision=self.precision)

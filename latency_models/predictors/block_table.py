@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from latency_models.devices import DeviceSpec, UnitSpec, get
 from latency_models.features import BlockFeatures, block_features
 from latency_models.observations import Infeasible
-from latency_models.predictors.roofline import roofline_ms
+from latency_models.placement import place
+from latency_models.predictors.roofline import home_units, infeasibilities, placed_ms
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice, refuse_other_scenario
+from latency_models.profiles import label_units
 from latency_models.summaries import AnchorReference
-from nas.core.cost import ComputeUnit, Origin
+from nas.core.cost import ComputeUnit, Infeasibility, Origin
 from nas.core.errors import ConfigError
 from nas.core.scenario import Precision
 
@@ -191,16 +193,18 @@ class CalibratedPredictor:
 
     def price(self, workload: Workload) -> WorkloadPrice:
         """Price one call of ``workload``."""
+        features = self.features(workload)
         return WorkloadPrice(
-            blocks=tuple(self._price_block(block) for block in self.features(workload)),
+            blocks=tuple(self._price_block(block) for block in features),
             overhead_ms=self._table.overhead_ms,
             weights_mb=workload.weight_bytes / 1e6,
             parameters=workload.parameters,
+            infeasible=tuple(fault for block in features for fault in self._faults(block)),
         )
 
     def features(self, workload: Workload) -> tuple[BlockFeatures, ...]:
         """Return the features of a workload's blocks, with memory as the device's unit holds it."""
-        return block_features(workload, self._unit.lowered)
+        return block_features(workload, self._units[0].lowered)
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model
@@ -209,7 +213,7 @@ class CalibratedPredictor:
             base_ms, extra_ms = entry.latency_ms, 0.0
         else:
             effect = self._kinds.get(block.spec.kind) or self._kinds[""]
-            base_ms = effect.scale * roofline_ms(block, self._unit, precision=model.precision)
+            base_ms = effect.scale * placed_ms(block, self._device, self._units, precision=model.precision)
             extra_ms = effect.extra_ms
         extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
         return BlockPrice(
@@ -248,11 +252,33 @@ class CalibratedPredictor:
     def _rises(self) -> dict[str, float]:
         return {rise.signature: rise.inside_mb for rise in self.model.rises}
 
+    def _faults(self, block: BlockFeatures) -> tuple[Infeasibility, ...]:
+        """Return why a block does not run: its failure on record, or what the device's limits say if it never ran."""
+        failed = self._failed.get(block.spec.signature)
+        if failed is not None:
+            return (
+                Infeasibility(
+                    block=block.block,
+                    compute_unit=failed.compute_unit,
+                    reason=f"{failed.stage}: {failed.reason}",
+                    source=f"profile of {self.model.device}",
+                ),
+            )
+        entry = self._entries.get(block.spec.signature)
+        if entry is not None and entry.measured:
+            return ()
+        return infeasibilities(block, place(block.operations, self._units), ())
+
     @cached_property
-    def _unit(self) -> UnitSpec:
-        return unit_named(get(self.model.prior_device), self.model.compute_unit)
+    def _failed(self) -> dict[str, Infeasible]:
+        unit = self.model.compute_unit
+        return {item.subject: item for item in self.model.infeasible if item.compute_unit == unit}
 
+    @cached_property
+    def _device(self) -> DeviceSpec:
+        return get(self.model.prior_device)
 
-def unit_named(device: DeviceSpec, compute_unit: ComputeUnit) -> UnitSpec:
-    """Return the device's unit of that name, else its first."""
-    return next((unit for unit in device.units if unit.compute_unit == compute_unit), device.units[0])
+    @cached_property
+    def _units(self) -> tuple[UnitSpec, ...]:
+        model = self.model
+        return home_units(self._device, model.compute_unit, label_units(model.scenario), model.precision)

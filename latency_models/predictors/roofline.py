@@ -164,6 +164,29 @@ def placed_units(
     return tuple(units)
 
 
+def home_units(
+    device: DeviceSpec, compute_unit: ComputeUnit, compute_units: ComputeUnits, precision: Precision
+) -> tuple[UnitSpec, ...]:
+    """Return the units that operations of networks whose home is ``compute_unit`` can be placed on, that one first.
+
+    It alone when the setting or the precision leaves it out, as when a profile says that it ran there all the same;
+    the device's first unit when it has no such unit.
+    """
+    own = next((unit for unit in device.units if unit.compute_unit == compute_unit), device.units[0])
+    if len(device.units) == 1 or precision not in own.precisions:
+        return (own,)
+    placed = placed_units(device, compute_units, precision)
+    home = [unit for unit in placed if unit.compute_unit == compute_unit]
+    return (*home, *(unit for unit in placed if unit.compute_unit != compute_unit)) if home else (own,)
+
+
+def placed_ms(block: BlockFeatures, device: DeviceSpec, units: tuple[UnitSpec, ...], *, precision: Precision) -> float:
+    """Return the time of a block in a network whose home is the first of ``units``, switching included."""
+    placement = place(block.operations, units)
+    times = unit_times_ms(block, placement, units, precision=precision)
+    return sum(times) + switching_ms(placement, units, device.crossing_ms)
+
+
 def unit_times_ms(
     block: BlockFeatures,
     placement: Placement,
@@ -198,9 +221,3 @@ def infeasibilities(
         Infeasibility(block=block.block, compute_unit=unit, reason=reason, source=source)
         for unit, reason, source in dict.fromkeys(refused + failed)
     )
-
-
-def roofline_ms(block: BlockFeatures, unit: UnitSpec, *, precision: Precision) -> float:
-    """Return the time of one block when all of it runs on ``unit``."""
-    seconds = step_seconds(steps_of(block.operations, unit, _PLAIN), rates_of(unit, precision))
-    return 1e3 * float(seconds.sum())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from latency_models import devices
+from latency_models.observations import Infeasible
 from latency_models.predictors.block_table import (
     BlockRise,
     CalibratedModel,
@@ -242,3 +243,19 @@ def test_steps_and_guidance_only_multiply(workload_builder: Any, scenario: Scena
 def test_interval_ratios_must_hold_one(ratios: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must hold 1"):
         replace(RATIOS, latency=ratios)
+
+
+def test_failed_block_on_record_is_infeasible_on_that_unit_only(workload_builder: Any, scenario: Scenario) -> None:
+    failures = tuple(
+        Infeasible(subject=subject, level="block", compute_unit=unit, stage="compile", reason="error 11")
+        for subject, unit in (("base(size=1)", "cpu"), ("other(size=1)", "neural_engine"))
+    )
+    predictor = CalibratedPredictor(model=model(infeasible=failures))
+    found = {
+        kind: predict(predictor, one_block(workload_builder, parameters=1, elements=1, kind=kind), scenario).infeasible
+        for kind in ("base", "other")
+    }
+    assert [(fault.block, fault.compute_unit, fault.reason) for fault in found["base"]] == [
+        ("only", "cpu", "compile: error 11")
+    ]
+    assert found["other"] == ()
