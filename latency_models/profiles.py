@@ -76,7 +76,7 @@ def parse_record(data: Any, *, where: str) -> ProfileRecord:
         InputError: It is no record, or of an unknown version; all faults are named.
     """
     if isinstance(data, dict) and "schema" not in data:
-        return from_data(ProfileRecord, _upgraded(data), where=where)
+        return from_data(ProfileRecord, _upgraded(data, where=where), where=where)
     return from_data(ProfileRecord, check_schema(data, "profile_record", _VERSION, where=where), where=where)
 
 
@@ -161,13 +161,16 @@ def single_device(profiles: ProfileSet) -> str:
     return found[0]
 
 
-def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(data: dict[str, Any], *, where: str) -> dict[str, Any]:
     """Turn a record of version 1, which had no schema line, into one of version 2."""
     body = {key: value for key, value in data.items() if key not in {"cold_load_ms", "placement"}}
     if data.get("cold_load_ms") is not None:
         body["load"] = {"first_load_ms": data["cold_load_ms"]}
     if data.get("placement"):
-        body["plan"] = [{"name": name, "kind": "unknown", "preferred": unit} for name, unit in data["placement"]]
+        try:
+            body["plan"] = [{"name": name, "kind": "unknown", "preferred": unit} for name, unit in data["placement"]]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: placement is no list of operations and units") from error
     return body
 
 

@@ -91,6 +91,8 @@ class Rows:
             self.fault(line, f"{error.args[0]!r} is missing")
         except (ValueError, TypeError) as error:
             self.fault(line, str(error))
+        except (AttributeError, IndexError) as error:  # a list or a number where the format has an object
+            self.fault(line, f"is not built as its format says: {error}")
 
     def fault(self, line: int | None, message: str) -> None:
         """Note one fault."""

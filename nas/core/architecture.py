@@ -116,7 +116,8 @@ class Architecture(Mapping[str, ChoiceValue]):
         def read(value: Any) -> Architecture:
             if isinstance(value, Architecture):
                 return value
-            if not isinstance(value, dict) or set(value) != {"space", "choices"}:
+            whole = isinstance(value, dict) and set(value) == {"space", "choices"}
+            if not whole or not isinstance(value["choices"], dict):
                 raise ValueError('an architecture is {"space": …, "choices": {…}}')
             return cls.from_dict(value)
 

@@ -298,3 +298,40 @@ def test_a_failed_compile_may_stand_in_a_table(tmp_path: Path) -> None:
 def test_the_profile_of_another_run_is_read_in_any_version() -> None:
     result = read_file(DATA / "records_version_1.jsonl", ImportOptions())
     assert [(item.line, item.record.level) for item in result.located] == [(1, "block"), (2, "network")]
+
+
+def places(value: Any) -> list[tuple[Any, ...]]:
+    """Paths of everything inside plain data."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path for key, item in inside for path in ((key,), *((key, *rest) for rest in places(item)))]
+
+
+def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of plain data with one thing in it replaced."""
+    copy = json.loads(json.dumps(document))
+    target = copy
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize("wrong", [None, "x", 3, [], {"a": 1}])
+@pytest.mark.parametrize("file", [name for name in NAMES if name.endswith(".json")])
+def test_no_wrong_value_anywhere_ends_in_anything_but_a_named_fault(tmp_path: Path, file: str, wrong: Any) -> None:
+    document = json.loads((DATA / file).read_text())
+    path = tmp_path / file
+    for place in places(document):
+        path.write_text(json.dumps(with_value(document, place, wrong)))
+        result = read_file(path, PHONE, format_name=NAMES[file])  # does not raise
+        assert all(problem.file == str(path) for problem in result.problems)
+
+
+@pytest.mark.parametrize("wrong", [None, "x", 3, [], {"a": 1}])
+def test_no_wrong_value_in_a_line_of_the_runner_touches_the_next(tmp_path: Path, wrong: Any) -> None:
+    line, path = runner_line(), tmp_path / "lines.jsonl"
+    for place in places(line):
+        changed = json.dumps(with_value(line, place, wrong))
+        path.write_text(f"{changed}\n{json.dumps({**line, 'time': '2026-11-20T21:00:00Z', 'job': 'next'})}\n")
+        result = read_file(path, ImportOptions(), format_name="device-records")
+        assert result.records[-1].taken_at == "2026-11-20T21:00:00Z"
