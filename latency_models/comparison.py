@@ -15,7 +15,7 @@ from nas.core.schema import to_data, with_schema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nas.core.cost import CostEstimate
+    from nas.core.cost import CostEstimate, Interval
     from nas.core.profile import ProfileSet
     from nas.core.scenario import Scenario
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class ComparisonRow:
     """One network, predicted and measured: one generation, memory with weights.
 
-    ``measured_ms`` is at the machine speed of the calibration, ``raw_ms`` as the clock had it.
+    ``measured_ms`` is at the machine speed of the calibration, ``raw_ms`` as the clock had it. ``corrected_low_ms`` and
+    ``corrected_high_ms`` are the ends that allow for the network's having been selected, None where it was not.
     """
 
     digest: str
@@ -37,6 +38,8 @@ class ComparisonRow:
     memory_low_mb: float
     memory_high_mb: float
     measured_memory_mb: float | None
+    corrected_low_ms: float | None = None
+    corrected_high_ms: float | None = None
 
     @property
     def error_ratio(self) -> float:
@@ -48,6 +51,7 @@ class ComparisonRow:
 class Comparison:
     """All rows with the median error and the share of measured times inside their intervals.
 
+    ``corrected_coverage`` is the share inside the intervals that allow for selection, of the networks that have one.
     ``slowdown_ratio`` is how much slower the machine was than during the calibration, by the anchor; None without one.
     """
 
@@ -59,6 +63,7 @@ class Comparison:
     memory_coverage: float | None
     stated_coverage: float
     slowdown_ratio: float | None
+    corrected_coverage: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data with its schema line, ``closed_loop/closed_loop.json``."""
@@ -73,6 +78,7 @@ def compare(
     reference: AnchorReference | None = None,
     level: Literal["network", "pipeline"] = "network",
     held_mb: Mapping[str, float] | None = None,
+    corrected: Mapping[str, Interval] | None = None,
 ) -> Comparison:
     """Compare predictions with measured whole networks.
 
@@ -85,6 +91,7 @@ def compare(
         level: What was measured: one denoiser call, or a whole generation.
         held_mb: Memory by digest that was held before the measured call, the denoiser's weights aside: inputs, weights
             of other networks.
+        corrected: Latency intervals of selected networks that allow for the selection.
 
     Raises:
         ProfileError: Nothing to compare, a digest was not measured, or the measurement is of another device.
@@ -104,6 +111,7 @@ def compare(
         summary = summaries[digest]
         weights_mb = cost.parameters * scenario.element_bytes / 1e6 + (held_mb or {}).get(digest, 0.0)
         rise_mb = summary.peak_memory_mb
+        allowed = (corrected or {}).get(digest)
         rows.append(
             ComparisonRow(
                 digest=digest,
@@ -116,6 +124,8 @@ def compare(
                 memory_low_mb=cost.memory_interval_mb.low,
                 memory_high_mb=cost.memory_interval_mb.high,
                 measured_memory_mb=None if rise_mb is None else weights_mb + rise_mb,
+                corrected_low_ms=None if allowed is None else allowed.low,
+                corrected_high_ms=None if allowed is None else allowed.high,
             )
         )
     slowdown = now.time_ms / reference.time_ms if now is not None and reference is not None else None
@@ -132,6 +142,11 @@ def _summed_up(rows: tuple[ComparisonRow, ...], device: str, *, stated: float, s
         for row in rows
         if row.measured_memory_mb is not None
     ]
+    allowed = [
+        row.corrected_low_ms <= row.measured_ms <= row.corrected_high_ms
+        for row in rows
+        if row.corrected_low_ms is not None and row.corrected_high_ms is not None
+    ]
     return Comparison(
         device=device,
         rows=rows,
@@ -141,4 +156,5 @@ def _summed_up(rows: tuple[ComparisonRow, ...], device: str, *, stated: float, s
         memory_coverage=float(np.mean([item[1] for item in with_memory])) if with_memory else None,
         stated_coverage=stated,
         slowdown_ratio=slowdown,
+        corrected_coverage=float(np.mean(allowed)) if allowed else None,
     )

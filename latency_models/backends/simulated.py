@@ -33,7 +33,12 @@ class SimulatedBehaviour:
 
     Attributes:
         seed: Of noise and of the hidden factors.
+        session: Another number is another session on the same phone: other noise, same hidden factors.
         noise_ratio: Standard deviation of the logarithm of each sample.
+        record_noise_ratio: Standard deviation of the logarithm of what all samples of one record have in common.
+        block_noise_ratio: The same for records of blocks, on top.
+        session_ratio: The same of what all records of one session have in common and the anchor does not see.
+        interaction_ratio: The same of a hidden factor of each whole network, which no sum over blocks can know.
         kind_spread: Hidden factor of each block kind, drawn from exp(U(-spread, spread)).
         block_spread: Likewise of each block on its own, on top of its kind's.
         fusion_ratio: Share of every block's time that a whole network saves.
@@ -46,7 +51,12 @@ class SimulatedBehaviour:
     """
 
     seed: int = 0
+    session: int = 0
     noise_ratio: float = 0.02
+    record_noise_ratio: float = 0.0
+    block_noise_ratio: float = 0.0
+    session_ratio: float = 0.0
+    interaction_ratio: float = 0.0
     kind_spread: float = 0.3
     block_spread: float = 0.0
     fusion_ratio: float = 0.1
@@ -113,7 +123,8 @@ class SimulatedPhone:
         if network is None:
             return self._block_ms(self._block(subject))
         blocks_ms = sum(self._block_ms(block) for block in network)
-        return self.behaviour.network_overhead_ms + (1.0 - self.behaviour.fusion_ratio) * blocks_ms
+        additive_ms = self.behaviour.network_overhead_ms + (1.0 - self.behaviour.fusion_ratio) * blocks_ms
+        return additive_ms * self._hidden_factor(self.behaviour.interaction_ratio, f"network/{subject}")
 
     def true_memory_mb(self, subject: str) -> float:
         """Return the hidden rise of memory of a block signature or network digest."""
@@ -131,8 +142,13 @@ class SimulatedPhone:
         throttled = behaviour.throttle_after is not None and number >= behaviour.throttle_after
         if throttled:
             speed += behaviour.throttle_ratio
-        generator = RandomStreams(behaviour.seed).numpy(f"simulated/{job.subject}", number)
-        truth = self.true_ms(job.subject) * speed
+        session = f"/{behaviour.session}" if behaviour.session else ""
+        generator = RandomStreams(behaviour.seed).numpy(f"simulated/{job.subject}{session}", number)
+        unseen = self._hidden_factor(behaviour.session_ratio, f"session/{behaviour.session}")
+        unseen *= self._hidden_factor(behaviour.record_noise_ratio, f"record/{job.subject}{session}/{number}")
+        if job.level == "block":
+            unseen *= self._hidden_factor(behaviour.block_noise_ratio, f"block/{job.subject}{session}/{number}")
+        truth = self.true_ms(job.subject) * speed * unseen
         count = max(plan.warmup + plan.min_repeats, _SAMPLES)
         slow_start = [behaviour.warmup_ratio * 0.5**index if index < 8 else 0.0 for index in range(count)]
         noise = [exp(behaviour.noise_ratio * float(value)) for value in generator.standard_normal(count)]
@@ -154,6 +170,9 @@ class SimulatedPhone:
             origin=self.origin,
             source="latency_models.backends.simulated",
         )
+
+    def _hidden_factor(self, ratio: float, name: str) -> float:
+        return exp(ratio * RandomStreams(self.behaviour.seed).python(name).gauss(0.0, 1.0)) if ratio else 1.0
 
     def _block(self, subject: str) -> BlockFeatures:
         if subject not in self._blocks:

@@ -206,19 +206,24 @@ class CalibratedPredictor:
         """Return the features of a workload's blocks, with memory as the device's unit holds it."""
         return block_features(workload, self._units[0].lowered)
 
-    def _price_block(self, block: BlockFeatures) -> BlockPrice:
-        model = self.model
+    def block_ms(self, block: BlockFeatures) -> float:
+        """Return the time of one block within networks, in ms."""
         entry = self._entries.get(block.spec.signature)
         if entry is not None:
             base_ms, extra_ms = entry.latency_ms, 0.0
         else:
             effect = self._kinds.get(block.spec.kind) or self._kinds[""]
-            base_ms = effect.scale * placed_ms(block, self._device, self._units, precision=model.precision)
+            base_ms = effect.scale * placed_ms(block, self._device, self._units, precision=self.model.precision)
             extra_ms = effect.extra_ms
         extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
+        return max(_LEAST_SHARE * base_ms, base_ms + extra_ms)
+
+    def _price_block(self, block: BlockFeatures) -> BlockPrice:
+        model = self.model
+        entry = self._entries.get(block.spec.signature)
         return BlockPrice(
             block=block.block,
-            latency_ms=max(_LEAST_SHARE * base_ms, base_ms + extra_ms),
+            latency_ms=self.block_ms(block),
             activation_mb=max(0.0, model.memory_offset_mb + model.memory_scale * self.raw_activation_mb(block)),
             compute_unit=model.compute_unit,
             in_domain=entry is not None and entry.measured,

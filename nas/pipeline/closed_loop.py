@@ -33,7 +33,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         InputError: There is no front.
     """
     count = present(context.config.closed_loop, "closed_loop").networks
-    members = spread_members(read_front(context.path("search", "front.json")), count)
+    front = read_front(context.path("search", "front.json"))
+    members = spread_members(front, count)
     backend = host_backend(context)
     architectures = [member.architecture for member in members]
     plan = measurement_plan(context)
@@ -56,13 +57,20 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             architecture.digest: phase_weights_mb(context) if whole else _inputs_mb(context, architecture)
             for architecture in architectures
         },
+        corrected=(
+            {item.digest: item.latency_interval_ms for item in front.selection_effect.members}
+            if front.selection_effect
+            else None
+        ),
     )
     what = "generations with networks of the front" if whole else "networks of the front"
+    after = comparison.corrected_coverage
     write_json(folder / "closed_loop.json", comparison.to_dict())
     return (
         f"{len(members)} {what} measured on {backend.name}: latency error "
         f"{comparison.median_error_ratio:.1%} median, "
         f"{comparison.stated_coverage:.0%} intervals cover {comparison.coverage:.0%}"
+        + ("" if after is None else f", {after:.0%} when they allow for the selection")
     )
 
 

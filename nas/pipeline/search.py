@@ -9,6 +9,7 @@ from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table
 from nas.pipeline.quality import make_estimator
+from nas.pipeline.selection import selection_effect
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
 from nas.search import engines
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nas.config.run import RayExecutor, SerialExecutor
+    from nas.core.evaluation import Evaluation
     from nas.core.protocols import Executor, Progress
     from nas.pipeline.context import Context
+    from nas.runs.front import SelectionEffect
 
 
 def perform(context: Context, folder: Path, progress: Progress) -> str:
@@ -61,6 +64,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
     reference = (latency_ms, memory_mb, quality)
     chosen = result.front.select(section.select)
+    effect = selection_effect(context, table, result.evaluations, result.front.members, budget)
     write_front(
         folder / "front.json",
         FrontFile(
@@ -73,6 +77,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             quality_estimator=f"{estimator.name}, {estimator.fidelity}",
             screened=result.screened,
             complete=result.complete,
+            selection_effect=effect,
         ),
     )
     cost = chosen.cost
@@ -81,8 +86,16 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         f"chose {chosen.architecture.digest} ({section.select}): "
         f"{latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin)}, "
         f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "
-        f"{cost.parameters:,} parameters"
+        f"{cost.parameters:,} parameters{_effect_words(effect, chosen)}"
     )
+
+
+def _effect_words(effect: SelectionEffect | None, chosen: Evaluation) -> str:
+    corrected = effect.interval(chosen.architecture.digest) if effect else None
+    if corrected is None:
+        return ""
+    allowed = latency_with_interval(chosen.cost.latency_ms, corrected, chosen.cost.origin)
+    return f"; allowing for its having been selected {allowed}"
 
 
 def _executor(section: SerialExecutor | RayExecutor) -> Executor:

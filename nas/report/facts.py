@@ -127,6 +127,7 @@ def _headline_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
         ),
         Fact(label="Parameters", value=count(cost.parameters), detail="of the denoiser", origin="counted"),
     ]
+    facts += _selection_facts(files, chosen)
     if chosen.quality:
         error = chosen.quality.standard_error
         spread = f" ± {significant(error, 2)} (standard error)" if error is not None else ""
@@ -139,9 +140,27 @@ def _headline_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
             )
         )
     if not cost.in_domain:
-        text = "the predictor had to extrapolate"
+        text = cost.domain_note or "the predictor had to extrapolate"
         facts.append(Fact(label="Outside calibration", value="yes", detail=text, tone="bad"))
     return facts
+
+
+def _selection_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
+    """Return the interval that allows for the choice, beside what the replays of the search saw of both."""
+    effect = files.front.selection_effect if files.front else None
+    corrected = effect.interval(chosen.architecture.digest) if effect else None
+    if effect is None or corrected is None:
+        return []
+    detail = f"before, {_interval_words(chosen.cost.latency_interval_ms, chosen.cost.latency_ms)}; "
+    if effect.seen_before is None or effect.seen_after is None:
+        detail += f"a bound for {effect.selected:.0f} selected of {effect.pool}"
+    else:
+        detail += (
+            f"in {effect.replays} replays of the search, of {effect.selected:.0f} selected from {effect.pool} "
+            f"{ratio(effect.seen_before)} were inside before and {ratio(effect.seen_after)} after"
+        )
+    text = _interval_words(corrected, chosen.cost.latency_ms)
+    return [Fact(label="Latency, allowing for the selection", value=text, detail=detail, origin=chosen.cost.origin)]
 
 
 def measured_row(files: RunFiles, digest: str) -> ClosedLoopRow | None:

@@ -245,8 +245,19 @@ def closed_loop_figures(loop: ClosedLoop) -> tuple[AgreementFigure, ...]:
         for title, unit, points in sets
         if points
     ]
-    note = _scaling_note(loop)
+    note = " ".join(part for part in (_scaling_note(loop), _selection_note(loop)) if part)
     return tuple(replace(figure, note=note) if note and figure.unit == "ms" else figure for figure in found)
+
+
+def _selection_note(loop: ClosedLoop) -> str:
+    """Say what intervals that allow for the selection cover; empty where there are none."""
+    if loop.corrected_coverage is None or loop.coverage is None:
+        return ""
+    return (
+        "The search selected these networks by the very predictions shown, whose errors helped some of them: the drawn "
+        f"intervals hold {ratio(loop.coverage)} of the measured times, those that allow for the selection "
+        f"{ratio(loop.corrected_coverage)}."
+    )
 
 
 def _scaling_note(loop: ClosedLoop) -> str:

@@ -85,7 +85,8 @@ class ExportedRun:
 class ClosedLoopRow:
     """One front member measured after the search, beside what was predicted for it before.
 
-    ``measured_ms`` may be scaled to the machine's speed during calibration; ``raw_ms`` is what the clock said.
+    ``measured_ms`` may be scaled to the machine's speed during calibration; ``raw_ms`` is what the clock said. The
+    corrected ends allow for the member's having been selected.
     """
 
     digest: str
@@ -98,6 +99,8 @@ class ClosedLoopRow:
     memory_low_mb: float | None = None
     memory_high_mb: float | None = None
     measured_memory_mb: float | None = None
+    corrected_low_ms: float | None = None
+    corrected_high_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,7 @@ class ClosedLoop:
     coverage: float | None = None
     stated_coverage: float | None = None
     slowdown_ratio: float | None = None
+    corrected_coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ Row = tuple[Any, ...]
 _EVALUATION_COLUMNS = (
     "number", "digest", "state", "latency_ms", "latency_low_ms", "latency_high_ms", "peak_memory_mb", "memory_low_mb",
     "memory_high_mb", "parameters", "quality", "quality_standard_error", "origin", "device", "in_front", "selected",
+    "in_domain", "selected_low_ms", "selected_high_ms",
 )  # fmt: skip
 
 
@@ -80,14 +81,16 @@ def csv_text(columns: Sequence[str], rows: Iterable[Row]) -> str:
 def _evaluations(files: RunFiles) -> Iterable[Row]:
     members = {item.architecture.digest for item in files.front.members} if files.front else set()
     selected = files.front.selected if files.front else None
+    effect = files.front.selection_effect if files.front else None
     for item in files.evaluations or (files.front.members if files.front else ()):
         cost, quality, digest = item.cost, item.quality, item.architecture.digest
+        allowed = effect.interval(digest) if effect else None
         yield (
             item.number, digest, item.state, cost.latency_ms, cost.latency_interval_ms.low,
             cost.latency_interval_ms.high, cost.peak_memory_mb, cost.memory_interval_mb.low,
             cost.memory_interval_mb.high, cost.parameters, quality.score if quality else None,
             quality.standard_error if quality else None, cost.origin, cost.device, digest in members,
-            digest == selected,
+            digest == selected, cost.in_domain, allowed.low if allowed else None, allowed.high if allowed else None,
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.core.cost import Budget
+from nas.core.cost import Budget, Interval
 from nas.core.evaluation import Evaluation  # read at run time by nas.core.schema
 from nas.core.files import read_json, write_json
 from nas.core.pareto import ParetoFront
@@ -13,6 +13,39 @@ from nas.core.schema import check_schema, from_data, to_data, with_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberInterval:
+    """Latency interval of one member of the front that allows for its having been selected."""
+
+    digest: str
+    latency_interval_ms: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionEffect:
+    """What being selected does to the latency intervals of the front, see ``latency_models.selection.Correction``.
+
+    The members' costs keep their uncorrected intervals, the ones the budget was tested with; ``members`` holds the
+    corrected ones.
+    """
+
+    coverage: float
+    low_shift_ratio: float
+    high_shift_ratio: float
+    widening_ratio: float
+    seen_before: float | None
+    seen_after: float | None
+    seen_random: float | None
+    replays: int
+    pool: int
+    selected: float
+    members: tuple[MemberInterval, ...]
+
+    def interval(self, digest: str) -> Interval | None:
+        """Return the corrected latency interval of a member."""
+        return next((member.latency_interval_ms for member in self.members if member.digest == digest), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +65,7 @@ class FrontFile:
     quality_estimator: str
     screened: int
     complete: int
+    selection_effect: SelectionEffect | None = None
 
     @property
     def front(self) -> ParetoFront:
