@@ -21,7 +21,10 @@ _RIDGE_STRENGTHS = 10.0 ** np.arange(-4.0, 4.1, 0.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:
-    """What a predictor says of some networks; limits are None where it has no interval."""
+    """What a predictor says of some networks: median, 90 % interval, and a bound that 90 % stay below.
+
+    Limits are None where it has no interval.
+    """
 
     median_ms: np.ndarray
     low_ms: np.ndarray | None = None
@@ -180,8 +183,8 @@ def _process(blocks: tuple[np.ndarray, ...], measured: np.ndarray, latency_ms: n
     fitted = fit_process(blocks, measured, latency_ms)
 
     def predict(rows: np.ndarray) -> Prediction:
-        median, low, high = fitted.predict(rows)
-        return Prediction(median_ms=median, low_ms=low, high_ms=high, upper_ms=high)
+        median, low, high, upper = fitted.predict(rows)
+        return Prediction(median_ms=median, low_ms=low, high_ms=high, upper_ms=upper)
 
     return predict
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LEVEL_VARIANCE = 4.0  # of the device's overall speed in log units: practically free
 _START_WEIGHT, _START_SMOOTH, _START_NOISE = np.log(0.05), np.log(0.02), np.log(0.03**2)
 _WEIGHT_SPREAD, _LENGTH_SPREAD, _NOISE_SPREAD = 2.0, 0.7, 1.0
-_NORMAL_90 = 1.6449  # standard deviations either side that hold 90 % of a normal
+_BOTH_SIDES_90, _ONE_SIDE_90 = 1.6449, 1.2816  # standard deviations that hold 90 % of a normal, either side and below
 
 
 def scaled_block(columns: np.ndarray) -> np.ndarray:
@@ -54,8 +54,8 @@ class FittedProcess:
     factor: np.ndarray
     alpha: np.ndarray
 
-    def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return median and 90 % limits of one fresh reading, in milliseconds."""
+    def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return median, 90 % limits and the bound that 90 % stay below, of one fresh reading in milliseconds."""
         from scipy.linalg import solve_triangular
 
         cross = np.full((len(rows), len(self.rows)), _LEVEL_VARIANCE)
@@ -68,7 +68,9 @@ class FittedProcess:
         mean = self.level + cross @ self.alpha
         explained = np.sum(solve_triangular(self.factor, cross.T, lower=True) ** 2, axis=0)
         deviation = np.sqrt(np.maximum(prior - explained, np.exp(self.theta[-1])))
-        return np.exp(mean), np.exp(mean - _NORMAL_90 * deviation), np.exp(mean + _NORMAL_90 * deviation)
+        ends = (0.0, -_BOTH_SIDES_90, _BOTH_SIDES_90, _ONE_SIDE_90)
+        median, low, high, upper = (np.exp(mean + end * deviation) for end in ends)
+        return median, low, high, upper
 
 
 def fit_process(blocks: Sequence[np.ndarray], rows: np.ndarray, latency_ms: np.ndarray) -> FittedProcess:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from few_shot_baselines import BASELINES, Background, Prediction, source_curve
 from few_shot_gp import choose_by_variance, factor_block, fit_process, scaled_block
-from few_shot_scores import accuracy, budget_choice, interval, spearman, twin_ceiling
+from few_shot_scores import accuracy, budget_choice, budget_choices, interval, spearman, twin_ceiling
 from scipy import stats
 
 MEASURED = np.arange(12)
@@ -78,6 +78,14 @@ def test_careful_bound_costs_quality_not_budgets() -> None:
     assert scores["regret"] == pytest.approx(np.mean(lost))
 
 
+def test_bound_may_pass_the_budget_by_what_counts_as_kept() -> None:
+    true_ms = np.linspace(1.0, 10.0, 101)
+    prediction = Prediction(median_ms=2.0 * true_ms, low_ms=true_ms, high_ms=true_ms, upper_ms=1.05 * true_ms)
+    scores = budget_choices(prediction, true_ms, true_ms)
+    assert scores["choice_by_upper"] == {"violation_ratio": 0.0, "regret": pytest.approx(0.0, abs=1e-9)}
+    assert scores["choice_by_median"]["regret"] > 1.0
+
+
 def test_twin_ceiling_is_that_of_a_perfect_predictor() -> None:
     generator = np.random.default_rng(2)
     truth = np.exp(generator.normal(0.0, 0.3, 20_000))
@@ -145,9 +153,10 @@ def test_process_predicts_as_scikit_learn_does_with_the_same_kernel() -> None:
     peer = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(block[MEASURED], logs - logs.mean())
     mean, deviation = peer.predict(block[ASKED], return_std=True)
     deviation = np.sqrt(deviation**2 + noise)
-    median, low, high = fitted.predict(ASKED)
+    median, low, high, upper = fitted.predict(ASKED)
     assert median == pytest.approx(np.exp(logs.mean() + mean), rel=1e-6)
-    assert np.log(high / low) / 2.0 == pytest.approx(1.6449 * deviation, rel=1e-5)
+    assert np.log(high / low) / 2.0 == pytest.approx(stats.norm.ppf(0.95) * deviation, rel=1e-4)
+    assert np.log(upper / median) == pytest.approx(stats.norm.ppf(0.9) * deviation, rel=1e-4)
 
 
 def test_gradient_of_the_likelihood_is_that_of_small_steps() -> None:
