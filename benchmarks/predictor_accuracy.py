@@ -28,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devbench import SPACES, load_space
 from few_shot_runs import (
@@ -48,6 +48,9 @@ from latency_models import transfer
 from nas.core.errors import ConfigError, InputError, NasError
 from nas.core.files import JsonLines, read_json, sha256_path, write_json, write_text_atomically
 from nas.core.provenance import host, timestamp, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAME = "predictor_accuracy"
 COUNTS = (3, 5, 10, 20, 50, 100)
@@ -88,6 +91,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--tasks", action="store_true", help="also rebuild NASFLAT's device sets, as far as the data go"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes, each busy with one machine")
+    parser.add_argument("--report-only", action="store_true", help="run nothing, write the tables of what is finished")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of Markdown")
     return parser.parse_args(arguments)
 
@@ -129,10 +133,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"{options.test or options.data}: no device to judge", hint="; ".join(notices) or None)
     for line in notices:
         print(line, file=sys.stderr)
-    _run(groups, plan, options.jobs)
+    if not options.report_only:
+        _run(groups, plan, options.jobs)
     cells = _cells(groups, plan)
     if not cells:
-        raise InputError(f"{options.test or options.data}: no device has enough measured networks for the asked k")
+        raise InputError(
+            f"{plan.work}: no finished cell for the asked devices, k and methods",
+            hint="a device needs 30 measured networks more than k",
+        )
     devices = device_means(cells)
     methods = method_means(devices)
     return {
@@ -147,7 +155,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "methods": methods,
         "devices": as_records(devices),
         "ceilings": noise,
-        "timings": _timings(groups, plan),
+        "timings": _timings(() if options.report_only else groups, plan),
         "once": [entry for path in sorted(plan.work.glob("once-*.jsonl")) for entry in JsonLines(path).read()],
     }
 
@@ -197,11 +205,13 @@ def _cells(groups: list[Group], plan: Plan) -> list[dict[str, Any]]:
     return [
         cell
         for cell in cells
-        if cell["method"] in plan.methods and (cell["k"] in plan.counts or cell["protocol"] != LEFT_OUT)
+        if cell["method"] in plan.methods
+        and cell["draw"] < plan.draws
+        and (cell["k"] in plan.counts or cell["protocol"] != LEFT_OUT)
     ]
 
 
-def _timings(groups: list[Group], plan: Plan) -> list[dict[str, Any]]:
+def _timings(groups: Sequence[Group], plan: Plan) -> list[dict[str, Any]]:
     """Time one device of every space; kept, so that a rerun does not measure again."""
     file = JsonLines(plan.work / "timings.jsonl")
     known = {entry["space"]: entry for entry in file.read()}
@@ -224,9 +234,10 @@ def _protocol(options: argparse.Namespace) -> str:
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    """What must be equal for cells to be of one experiment."""
-    code = [Path(__file__), *sorted(Path(__file__).parent.glob("few_shot_*.py"))]
-    code += [*sorted(Path(__file__).parent.glob("devbench*.py")), *sorted(Path(transfer.__file__).parent.glob("*.py"))]
+    """What must be equal for cells to be of one experiment: data, seed, and the code that makes a cell."""
+    beside = Path(__file__).parent
+    code = [beside / f"few_shot_{name}.py" for name in ("runs", "baselines", "gp", "scores")]
+    code += [*sorted(beside.glob("devbench*.py")), *sorted(Path(transfer.__file__).parent.glob("*.py"))]
     files = [path for folder in plan.folders for path in sorted(folder.glob("*.parquet")) if _is_ours(path)]
     files += [path for folder in plan.folders if (path := folder / DEVICE_LIST).is_file()]
     return {

@@ -102,6 +102,12 @@ def test_finished_cells_are_not_run_again(nb201_folder: Path, tmp_path: Path) ->
     assert [path.read_text() for path in files] == before
 
 
+def test_report_of_what_is_finished_runs_nothing(nb201_folder: Path, tmp_path: Path) -> None:
+    run(nb201_folder, tmp_path, "--methods", "flops", "--devices", "beta")
+    result = run(nb201_folder, tmp_path, "--draws", "9", "--report-only")
+    assert [(one["method"], one["devices"], one["draws"]) for one in result["methods"]] == [("flops", 1, 2)]
+
+
 def test_more_draws_leave_the_first_ones_as_they_were(nb201_folder: Path, tmp_path: Path) -> None:
     run(nb201_folder, tmp_path / "one", "--draws", "1")
     run(nb201_folder, tmp_path / "two", "--draws", "2")
