@@ -78,6 +78,7 @@ def summary_text(report: CalibrationReport) -> str:
         f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}",
         f"blocks whose repeats disagree most: {worst}",
     ]
+    lines += _interval_lines(report)
     lines += [
         f"{group.os_build or 'unnamed OS'} on {group.compute_unit}: {group.ratio:.3f} times the best known "
         f"(standard deviation {group.ratio_sd:.1%}), {group.num_records} records"
@@ -96,6 +97,28 @@ def summary_text(report: CalibrationReport) -> str:
         (report.num_infeasible, "blocks or networks that did not compile, load or run"),
     ]
     return "\n  ".join([*lines, *(f"{count} {text}" for count, text in unusual if count)])
+
+
+def _interval_lines(report: CalibrationReport) -> list[str]:
+    """Return what the error of networks is made of, and how well single blocks are known."""
+    lines = []
+    parts, check = report.latency_error_parts, report.block_check
+    if parts is not None:
+        lines.append(
+            f"the error is made of {parts.model_ratio:.1%} model, {parts.repeat_ratio:.1%} a single reading, "
+            f"{parts.shift_ratio:.1%} shift of a pass (standard deviations)"
+        )
+    if check is not None and check.repeat_ratio is not None:
+        lines.append(
+            f"single blocks: measured ones within {check.repeat_ratio - 1:.1%} (covers "
+            f"{_share(check.repeat_coverage)}), "
+            + (
+                f"others within a factor of {check.prior_ratio:.2f} (covers {_share(check.prior_coverage)})"
+                if check.prior_ratio is not None
+                else "too few to say of others"
+            )
+        )
+    return lines
 
 
 def _of_this_space(profiles: ProfileSet, context: Context) -> tuple[ProfileSet, list[str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.schema import from_data
-from nas.core.units import significant
+from nas.core.units import ratio, significant
 from nas.report.figures import AgreementFigure, Compared, agreement
 
 if TYPE_CHECKING:
@@ -38,12 +38,30 @@ class _Errors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    model_ratio: float
+    repeat_ratio: float
+    shift_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Blocks:
+    stated_coverage: float
+    repeat_ratio: float | None = None
+    repeat_coverage: float | None = None
+    prior_ratio: float | None = None
+    prior_coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
     device: str
     networks: tuple[_Network, ...]
     latency_error: _Errors
     memory_error: _Errors | None = None
     machine_swing_ratio: float | None = None
+    latency_error_parts: _Parts | None = None
+    block_check: _Blocks | None = None
 
 
 def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
@@ -93,11 +111,42 @@ def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
         for title, unit, points, errors in sets
         if points
     ]
+    note = " ".join(part for part in (_swing_words(report), _parts_words(report), _block_words(report)) if part)
+    return tuple(replace(figure, note=note) if note and figure.unit == "ms" else figure for figure in found)
+
+
+def _swing_words(report: _Report) -> str:
     swing = report.machine_swing_ratio
     if swing is None:
-        return tuple(found)
-    note = (
+        return ""
+    return (
         f"While profiling, the machine at its slowest took {significant(swing)} times as long as at its fastest, by a "
         "network timed again and again; that is divided out of the measured times of the cross-validation."
     )
-    return tuple(replace(figure, note=note) if figure.unit == "ms" else figure for figure in found)
+
+
+def _parts_words(report: _Report) -> str:
+    parts = report.latency_error_parts
+    if parts is None:
+        return ""
+    return (
+        "Intervals are for the median time of an unseen network in a later session; standard deviations: "
+        f"{ratio(parts.model_ratio)} what the model misses, {ratio(parts.repeat_ratio)} one reading, "
+        f"{ratio(parts.shift_ratio)} what all networks of a pass have in common."
+    )
+
+
+def _block_words(report: _Report) -> str:
+    check = report.block_check
+    if check is None or check.repeat_ratio is None or check.repeat_coverage is None:
+        return ""
+    text = (
+        f"Single blocks, {ratio(check.stated_coverage)} intervals: measured ones reach {ratio(check.repeat_ratio - 1)} "
+        f"beyond their time and hold {ratio(check.repeat_coverage)} of fresh readings"
+    )
+    if check.prior_ratio is None or check.prior_coverage is None:
+        return f"{text}."
+    return (
+        f"{text}; those priced without a measurement reach to {significant(check.prior_ratio)} times it and hold "
+        f"{ratio(check.prior_coverage)}."
+    )

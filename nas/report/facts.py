@@ -156,7 +156,7 @@ def _selection_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
         detail += f"a bound for {effect.selected:.0f} selected of {effect.pool}"
     else:
         detail += (
-            f"in {effect.replays} replays of the search, of {effect.selected:.0f} selected from {effect.pool} "
+            f"in {effect.replays} replays of the search, of {effect.selected:.0f} selected from {effect.pool}, "
             f"{ratio(effect.seen_before)} were inside before and {ratio(effect.seen_after)} after"
         )
     text = _interval_words(corrected, chosen.cost.latency_ms)

@@ -21,6 +21,7 @@ from latency_models.pricing import predict
 from latency_models.profiles import call_label
 from latency_models.reporting import CalibrationReport, summarise_errors
 from latency_models.storage import load_predictor, save_predictor
+from nas.core.cost import Interval
 from nas.core.errors import ConfigError, InputError, ProfileError
 from nas.core.profile import Failure, ProfileSet
 from nas.core.rng import RandomStreams
@@ -271,7 +272,26 @@ def test_closed_loop_counts_errors_and_coverage(
         truth = scenario.denoiser_calls * phone.true_ms(row.digest)
         assert row.measured_ms == pytest.approx(truth, rel=0.05)
         assert row.raw_ms == pytest.approx(1.5 * truth, rel=0.1)
+    assert found.corrected_coverage is None
     assert found.to_dict()["schema"] == "nas/closed_loop/1"
+
+
+def test_closed_loop_counts_what_intervals_that_allow_for_selection_hold(
+    space: SmallSpace,
+    scenario: Scenario,
+    networks: tuple[Architecture, ...],
+    profiles: ProfileSet,
+) -> None:
+    predictor, _ = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    costs = {
+        network.digest: predict(predictor, space.workload(network, scenario), scenario) for network in networks[:4]
+    }
+    nothing = Interval(low=0.0, high=1e-6, coverage=0.9)
+    everything = Interval(low=0.0, high=1e9, coverage=0.9)
+    corrected = dict(zip(costs, (nothing, everything, everything), strict=False))
+    found = compare(costs, profiles, scenario, corrected=corrected)
+    assert found.corrected_coverage == pytest.approx(2 / 3)  # the fourth was not selected and has no such interval
+    assert [row.corrected_high_ms for row in found.rows] == [1e-6, 1e9, 1e9, None]
 
 
 def test_closed_loop_refuses_what_was_not_measured(

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nas.core.cost import Interval
 from nas.report import facts
 from nas.report.clips import clips_of, describe_row
 from nas.report.origins import origins
 from nas.report.run_files import StageState, TrainedRun, TrainingRow, read_run
+from nas.runs.front import MemberInterval, SelectionEffect, read_front, write_front
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +51,59 @@ def test_extrapolation_is_said(finished_run: Path) -> None:
     headline = facts.headline(replace(files, front=replace(files.front, members=members)))
     assert headline is not None
     assert any(fact.label == "Outside calibration" for fact in headline.facts)
+
+
+def test_extrapolation_is_explained(finished_run: Path) -> None:
+    files = read_run(finished_run)
+    assert files.front is not None
+    members = tuple(
+        replace(item, cost=replace(item.cost, in_domain=False, domain_note="3 blocks not measured"))
+        for item in files.front.members
+    )
+    headline = facts.headline(replace(files, front=replace(files.front, members=members)))
+    assert headline is not None
+    outside = next(fact for fact in headline.facts if fact.label == "Outside calibration")
+    assert outside.detail == "3 blocks not measured"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ((0.81, 0.9), "of 12 selected from 96, 81 % were inside before and 90 % after"),
+        ((None, None), "a bound for 12 selected of 96"),
+    ],
+)
+def test_interval_after_selection_stands_beside_the_one_before(
+    finished_run: Path, seen: tuple[float | None, float | None], words: str
+) -> None:
+    write_effect(finished_run, seen)
+    headline = facts.headline(read_run(finished_run))
+    assert headline is not None
+    fact = next(fact for fact in headline.facts if fact.label == "Latency, allowing for the selection")
+    assert (fact.value[:3], fact.value[4:7]) == ("100", "200")
+    assert words in fact.detail
+    assert fact.detail.startswith("before, ")
+
+
+def write_effect(run_dir: Path, seen: tuple[float | None, float | None]) -> None:
+    """Add to the run's front what was found out about its selection."""
+    path = run_dir / "search/front.json"
+    front = read_front(path)
+    member = MemberInterval(digest=front.selected, latency_interval_ms=Interval(low=100.0, high=200.0, coverage=0.9))
+    effect = SelectionEffect(
+        coverage=0.9,
+        low_shift_ratio=1.02,
+        high_shift_ratio=1.02,
+        widening_ratio=1.1,
+        seen_before=seen[0],
+        seen_after=seen[1],
+        seen_random=0.9,
+        replays=200,
+        pool=96,
+        selected=12.0,
+        members=(member,),
+    )
+    write_front(path, replace(front, selection_effect=effect))
 
 
 def test_every_origin_names_a_file_of_the_run(finished_run: Path) -> None:

@@ -127,7 +127,9 @@ def test_cross_validation_reports_coverage_of_intervals_made_without_each_networ
 
 
 def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
+    from latency_models.block_errors import BlockCheck
     from latency_models.calibration import CalibrationReport
+    from latency_models.conformal import ErrorParts
     from latency_models.reporting import NetworkResult, summarise_errors
 
     row = NetworkResult(
@@ -155,11 +157,31 @@ def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
         machine_swing_ratio=1.3,
         worst_blocks=(),
         coefficients=(),
+        latency_error_parts=ErrorParts(model_ratio=0.006, repeat_ratio=0.015, shift_ratio=0.002),
+        block_check=BlockCheck(
+            stated_coverage=0.9,
+            num_repeated=56,
+            repeat_ratio=1.08,
+            repeat_coverage=0.91,
+            num_priced=56,
+            prior_ratio=1.3,
+            prior_coverage=0.92,
+        ),
     )
     (figure,) = calibration_figures(report.to_dict())
+    assert "0.60 % what the model misses, 1.5 % one reading, 0.20 % what all networks of a pass" in figure.note
+    assert "measured ones reach 8.0 % beyond their time and hold 91 % of fresh readings" in figure.note
+    assert "priced without a measurement reach to 1.30 times it and hold 92 %" in figure.note
     assert figure.median_error_ratio == pytest.approx(0.1)
     assert figure.seen_coverage == 0.0
     assert "took 1.30 times as long" in figure.note
+
+
+def test_coverage_after_the_correction_for_selection_is_said() -> None:
+    row = ClosedLoopRow(digest="a", predicted_ms=100.0, low_ms=99.0, high_ms=101.0, measured_ms=105.0)
+    loop = ClosedLoop(device="host-cpu", rows=(row,), stated_coverage=0.9, coverage=0.5, corrected_coverage=0.875)
+    (figure,) = figures.closed_loop_figures(loop)
+    assert "hold 50 % of the measured times, those that allow for the selection 88 %" in figure.note
 
 
 def test_scaled_measurements_are_said_with_the_unscaled_error() -> None:
