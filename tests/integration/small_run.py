@@ -16,10 +16,7 @@ space: {name: tiny, version: 1}
 scenario: {frames: 8, height: 32, width: 32, denoising_steps: 4, precision: float32}
 device: {name: host-cpu, threads: 1}
 budget: {latency_share: 0.6}
-phases:
-  text_encoder: {type: profiled}
-  decoder: {type: profiled}
-  overhead: {type: profiled}
+phases: {text_encoder: {type: profiled}, decoder: {type: profiled}, overhead: {type: profiled}}
 profile: {networks: 10, passes: 1, warmup: 1, seconds: 0.004, network_seconds: 0.05}
 calibrate: {folds: 5}
 search:

@@ -42,7 +42,7 @@ def begin(folder: Path, text: str) -> Context:
 def context(tmp_path: Path) -> Context:
     """A run of the toy space priced with the host's prior: no profile, no calibration."""
     lines = SMALL_RUN.replace("DIRECTORY", str(tmp_path)).splitlines(keepends=True)
-    text = "".join(line for line in lines if not line.startswith(("profile:", "calibrate:")))
+    text = "".join(line for line in lines if not line.startswith(("phases:", "profile:", "calibrate:")))
     return begin(tmp_path, text.replace("name: host-cpu", "name: iphone16_pro_max"))
 
 
