@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from latency_models import choose_networks, compare, measure_all
+from latency_models.memory import memory_graph
 from nas.config.templates import read_template
 from nas.core.files import write_json, write_text_atomically
 from nas.core.provenance import host, timestamp, versions
@@ -57,6 +58,7 @@ def measure(folder: Path, *, count: int, seed: int) -> dict[str, Any]:
     """Profile, calibrate, measure again, compare."""
     settings = yaml.safe_load(read_template("demo"))
     settings["run"]["directory"] = str(folder)
+    del settings["phases"]  # single denoiser calls are measured here
     (folder / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     context = open_run(str(folder / "run.yaml"))
     with context.directory.lock():
@@ -74,6 +76,10 @@ def measure(folder: Path, *, count: int, seed: int) -> dict[str, Any]:
         records,
         context.scenario,
         reference=load_predictor(context).model.network_anchor,  # type: ignore[attr-defined]  # calibrated above
+        held_mb={
+            network.digest: memory_graph(context.space.workload(network, context.scenario)).input_bytes / 1e6
+            for network in fresh
+        },
     )
     errors = sorted(row.error_ratio for row in comparison.rows)
     return {

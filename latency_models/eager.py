@@ -25,6 +25,7 @@ _BOUND_UNTIL: dict[str, dict[str, tuple[str, ...]]] = {
         "attn2_out": ("add3",),
     },
     "time_emb_proj": {"time_emb_proj": ("output",)},  # ResnetBlock2D
+    "sinusoid": {"sinusoid": ("output",)},  # time embedding
     "proj_in": {"to_tokens": ("ff_out",)},  # Transformer2DModel, where it is a view of the projection
     "position": {"norm": ("to_video",), "position": ("ff_out",), "to_tokens": ("to_tokens",)},  # TemporalAttention
     "to_channels_first": {"silu1": ("proj_out",)},  # TemporalConv

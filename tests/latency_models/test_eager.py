@@ -31,6 +31,7 @@ ATTENTION = {**TEMPORAL, "heads": 4, "max_frames": 32}
 TEXT = {"text_tokens": 12, "text_width": 64}
 RESNET = {"skip_channels": 0, "time_width": 64, "groups": 8, **SIZE}
 BLOCKS = [
+    BlockSpec.of("time_embedding", channels=48, time_width=128),
     BlockSpec.of("conv_in", in_channels=16, out_channels=48, **SIZE),
     BlockSpec.of("conv_in", in_channels=4, out_channels=48, **SIZE),
     BlockSpec.of("conv_out", in_channels=48, out_channels=16, groups=8, **SIZE),
