@@ -16,6 +16,7 @@ from nas.core.schema import to_data, with_schema
 from nas.pipeline.calibrate import known_workloads, read_records
 from nas.pipeline.costs import prior_device
 from nas.pipeline.networks import block_job, network_jobs
+from nas.pipeline.phases import phase_jobs
 from nas.pipeline.profile import host_backend, measurement_plan
 from nas.runs.front import read_front
 
@@ -102,18 +103,19 @@ def plan_measurements(context: Context, count: int, *, per_cost: bool = False) -
 
 
 def take_measurements(context: Context, plan: ProfilePlan, folder: Path, progress: Progress) -> str:
-    """Take the measurements of ``plan`` and append them to the profile.
+    """Take the measurements of ``plan``, and of phases that are not measured yet, and append them to the profile.
 
     Raises:
         UnavailableError: The device is not this host.
         MeasurementError: A block cannot be run; what was measured is kept.
     """
     backend = host_backend(context)
-    jobs = list(_jobs(context, plan, backend.device))
+    planned = list(_jobs(context, plan, backend.device))
+    jobs = [*planned, *phase_jobs(context, backend.device)]
     profiles = latency_models.measure_all(
         backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress
     )
-    return f"measured {len(jobs)} planned blocks and networks on {backend.name}, {len(profiles.records)} records"
+    return f"measured {len(planned)} planned blocks and networks on {backend.name}, {len(profiles.records)} records"
 
 
 def _jobs(context: Context, plan: ProfilePlan, device: Any) -> Iterable[MeasurementJob]:

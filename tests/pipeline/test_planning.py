@@ -50,7 +50,9 @@ def invoke(*arguments: str) -> Result:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("nas.pipeline.planning.host_backend", lambda _context: Host())
-    (tmp_path / "small.yaml").write_text(SMALL_RUN.replace("DIRECTORY", str(tmp_path / "runs")))
+    text = SMALL_RUN.replace("DIRECTORY", str(tmp_path / "runs"))
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith("phases:")]
+    (tmp_path / "small.yaml").write_text("".join(lines))
     return str(open_run(str(tmp_path / "small.yaml")).directory.path)
 
 
@@ -89,6 +91,15 @@ def test_more_measurements_change_what_the_calibration_read(run: str) -> None:
     assert len(set(records(context))) == 4
     assert context.path("profile", "stage.json").read_text() != before
     assert context.directory.damaged("profile") == ()
+
+
+def test_phases_are_measured_beside_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.pipeline.planning.host_backend", lambda _context: Host())
+    (tmp_path / "small.yaml").write_text(SMALL_RUN.replace("DIRECTORY", str(tmp_path / "runs")))
+    run = str(open_run(str(tmp_path / "small.yaml")).directory.path)
+    result = invoke("profile", run, "--plan", "1", "--measure")
+    assert result.exit_code == 0, result.stderr
+    assert set(records(open_run(run))) > {"text_encoder", "decoder", "overhead"}
 
 
 def test_a_plan_serves_the_front_of_the_run(run: str) -> None:
