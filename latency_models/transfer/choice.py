@@ -43,7 +43,7 @@ def choose_networks(
     if count > len(rows):
         raise ProfileError(f"cannot choose {count} networks out of {len(rows)} candidates")
     pool = np.random.default_rng(seed).permutation(rows)[: max(_POOL, count)]
-    picked: NDArray[np.intp] = pool[least_variance(sources.at.rows(pool), sources.fitted, count)]
+    picked: NDArray[np.intp] = pool[least_variance(sources.at.rows(pool), sources.population.fitted, count)]
     return picked
 
 

@@ -21,7 +21,7 @@ from latency_models.transfer.kernels import (
     parts,
     terms,
 )
-from latency_models.transfer.posterior import reading_precisions
+from latency_models.transfer.posterior import Population, reading_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,10 +77,8 @@ def _precisions(
     return updated.reshape(-1)
 
 
-def spread_population(
-    fitted: Sequence[NDArray[np.float64]], *, rng: np.random.Generator, draws: int = _DRAWS
-) -> NDArray[np.float64]:
-    """Return equally likely hyperparameter vectors, (P, 7): those fitted, and draws from a normal around them.
+def spread_population(fitted: Sequence[NDArray[np.float64]], *, rng: np.random.Generator) -> Population:
+    """Return the population that the fitted covariances were drawn from, and draws of it.
 
     Mean and covariance are shrunk towards the prior before any device, which weighs as much as three devices.
     """
@@ -89,5 +87,5 @@ def spread_population(
     mean = (seen.sum(axis=0) + _PSEUDO_DEVICES * _CENTRE) / (count + _PSEUDO_DEVICES)
     offsets = seen - mean
     covariance = (offsets.T @ offsets + _PSEUDO_DEVICES * np.diag(_SPREAD**2)) / (count + _PSEUDO_DEVICES)
-    drawn = rng.multivariate_normal(mean, covariance, size=draws)
-    return np.vstack([seen, np.clip(drawn, _CENTRE - _BOUND * _SPREAD, _CENTRE + _BOUND * _SPREAD)])
+    drawn = rng.multivariate_normal(mean, covariance, size=_DRAWS)
+    return Population(mean=mean, covariance=covariance, thetas=np.vstack([seen, drawn]), devices=count)

@@ -12,13 +12,37 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_models.transfer.kernels import JITTER, LEVEL_VARIANCE, Coordinates, parts, prior_variance, terms
+from latency_models.transfer.kernels import JITTER, LEVEL_VARIANCE, Coordinates, Parts, parts, prior_variance, terms
 
 FREEDOM = 4.0  # degrees of freedom of the noise
 _SCREENING, _POLISHING = 3, 5  # rounds over all covariances, and over those kept
 _KEPT_MASS = 0.99  # of the posterior over covariances; the rest is dropped for speed
 _KEPT_MOST = 24
+_ENOUGH_DRAWS = 8.0  # effective draws that tell where likely covariances lie
+_DEFENCE = 0.1  # share of the population's covariance added there
 _LEAST_VARIANCE = 1e-8  # a hundredth of a per cent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """Log hyperparameters of devices, normally distributed.
+
+    Args:
+        mean: (7,) in the order of ``kernels.NAMES``.
+        covariance: (7, 7).
+        thetas: (P, 7) draws; the first are those of the source devices.
+        devices: How many of them are.
+    """
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    thetas: NDArray[np.float64]
+    devices: int
+
+    @property
+    def fitted(self) -> NDArray[np.float64]:
+        """Log hyperparameters of the source devices; without any, all draws."""
+        return self.thetas[: self.devices] if self.devices else self.thetas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,28 +125,71 @@ def reading_precisions(
     return result
 
 
-def condition(at: Coordinates, log_latency: NDArray[np.float64], population: NDArray[np.float64]) -> Posterior:
-    """Weigh the population by the likelihood of the measurements and keep the likely ones."""
+def condition(
+    at: Coordinates, log_latency: NDArray[np.float64], population: Population, *, rng: np.random.Generator
+) -> Posterior:
+    """Weigh covariances by their prior density and the likelihood of the measurements, and keep the likely ones.
+
+    Draws from the population are weighed first; as many more are drawn where those are likely, because a device unlike
+    the sources may lie between the draws. Weights are importance weights under the mixture of both (balance heuristic
+    of Veach & Guibas, "Optimally combining sampling techniques", SIGGRAPH 1995).
+    """
     level = float(np.median(log_latency))
     centred = log_latency - level
     mixed = parts(at, at)
-    functions = np.array([np.sum(terms(theta, mixed), axis=0) for theta in population]) + LEVEL_VARIANCE
-    precisions = np.ones((len(population), len(centred)))
-    evidence, inverses, alphas, precisions = _rounds(population, functions, centred, precisions, _SCREENING)
-    kept = _likely(evidence)
-    population, functions, precisions = population[kept], functions[kept], precisions[kept]
-    evidence, inverses, alphas, precisions = _rounds(population, functions, centred, precisions, _POLISHING)
-    weights = np.exp(evidence - evidence.max())
+    wide = population.thetas
+    wide_evidence = _screen(wide, mixed, centred)
+    centre, spread = _summary(wide, wide_evidence, population)
+    near = rng.multivariate_normal(centre, spread, size=len(wide))
+    thetas = np.vstack([wide, near])
+    density = _normal_log_density(thetas, population.mean, population.covariance)
+    nearby = _normal_log_density(thetas, centre, spread)
+    importance = density - np.logaddexp(density, nearby)
+    kept = _likely(np.concatenate([wide_evidence, _screen(near, mixed, centred)]) + importance)
+    thetas, importance = thetas[kept], importance[kept]
+    evidence, inverses, alphas, precisions = _rounds(thetas, _functions(thetas, mixed), centred, _POLISHING)
+    weights = np.exp(evidence + importance - (evidence + importance).max())
     return Posterior(
         at=at,
         level=level,
-        thetas=population,
+        thetas=thetas,
         weights=weights / weights.sum(),
         inverses=inverses,
         alphas=alphas,
         precisions=precisions,
         centred=centred,
     )
+
+
+def _functions(thetas: NDArray[np.float64], mixed: Parts) -> NDArray[np.float64]:
+    return np.array([np.sum(terms(theta, mixed), axis=0) for theta in thetas]) + LEVEL_VARIANCE
+
+
+def _screen(thetas: NDArray[np.float64], mixed: Parts, centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _rounds(thetas, _functions(thetas, mixed), centred, _SCREENING)[0]
+
+
+def _summary(
+    thetas: NDArray[np.float64], evidence: NDArray[np.float64], population: Population
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and covariance of likely draws, flattened until enough of them count."""
+    for power in (1.0, 0.5, 0.25, 0.125, 0.0625):
+        weights = np.exp(power * (evidence - evidence.max()))
+        weights /= weights.sum()
+        if 1.0 / float(np.sum(weights**2)) >= _ENOUGH_DRAWS:
+            break
+    centre = weights @ thetas
+    offsets = thetas - centre
+    spread = (weights[:, None] * offsets).T @ offsets + _DEFENCE * population.covariance
+    return centre, spread
+
+
+def _normal_log_density(
+    at: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    from scipy.stats import multivariate_normal
+
+    return np.asarray(multivariate_normal(mean, covariance).logpdf(at), dtype=float)
 
 
 def _likely(evidence: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -137,10 +204,10 @@ def _rounds(
     population: NDArray[np.float64],
     functions: NDArray[np.float64],
     centred: NDArray[np.float64],
-    precisions: NDArray[np.float64],
     rounds: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Alternate between the latency function and the readings' precisions; evidence is the variational bound."""
+    precisions = np.ones((len(population), len(centred)))
     matrices, inverses, alphas = _solve(population, functions, centred, precisions)
     for _ in range(rounds - 1):
         precisions = reading_precisions(population[:, 4], inverses, alphas, precisions)

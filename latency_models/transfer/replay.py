@@ -11,7 +11,7 @@ from latency_models.transfer.choice import least_variance
 from latency_models.transfer.intervals import COUNTS, Replays, own_scale
 from latency_models.transfer.kernels import Coordinates, shared_factors
 from latency_models.transfer.population import fit_covariance, spread_population
-from latency_models.transfer.posterior import condition
+from latency_models.transfer.posterior import Population, condition
 
 _FITTED_ON = 200  # measurements a source device's covariance is fitted on
 _DRAWS = 1  # replays of every source at every count with random networks, and as many with chosen ones
@@ -69,16 +69,16 @@ def replay(sources: Sources, fitted: list[NDArray[np.float64]], *, rng: np.rando
         for draw in range(2 * _DRAWS):
             drawn = rng.permutation(sources.rows[position])
             if draw % 2:
-                drawn = _chosen_first(view, drawn, np.array(others) if others else population)
+                drawn = _chosen_first(view, drawn, population.fitted)
             for count in [number for number in COUNTS if number + _FEWEST_ASKED <= len(drawn)]:
                 counts.append(count)
-                errors.append(_one_replay(view, sources.logs[:, position], drawn, count, population))
+                errors.append(_one_replay(view, sources.logs[:, position], drawn, count, population, rng))
     return Replays(counts=np.array(counts, dtype=np.int64), errors=np.array(errors).reshape(-1, _ERRORS))
 
 
-def _chosen_first(view: Coordinates, drawn: NDArray[np.intp], population: NDArray[np.float64]) -> NDArray[np.intp]:
+def _chosen_first(view: Coordinates, drawn: NDArray[np.intp], fitted: NDArray[np.float64]) -> NDArray[np.intp]:
     pool = drawn[:_POOL]
-    first = pool[least_variance(view.rows(pool), population, min(max(COUNTS), len(pool)))]
+    first = pool[least_variance(view.rows(pool), fitted, min(max(COUNTS), len(pool)))]
     return np.concatenate([first, drawn[~np.isin(drawn, first)]])
 
 
@@ -87,10 +87,11 @@ def _one_replay(
     logs: NDArray[np.float64],
     drawn: NDArray[np.intp],
     count: int,
-    population: NDArray[np.float64],
+    population: Population,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     known, asked = drawn[:count], drawn[count:][-_ERRORS:]
-    posterior = condition(at.rows(known), logs[known], population)
+    posterior = condition(at.rows(known), logs[known], population, rng=rng)
     mean, variance = posterior.predict(at.rows(asked))
     left_mean, left_variance = posterior.left_out()
     scale = own_scale(logs[known] - left_mean, left_variance)

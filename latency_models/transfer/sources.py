@@ -13,6 +13,7 @@ from latency_models.transfer.curves import scaled_features, source_curve
 from latency_models.transfer.intervals import Replays
 from latency_models.transfer.kernels import Coordinates, shared_factors
 from latency_models.transfer.population import spread_population
+from latency_models.transfer.posterior import Population
 from latency_models.transfer.replay import Sources, fit_population, replay
 from nas.core.errors import InputError, ProfileError
 
@@ -34,8 +35,7 @@ class SourceModels:
     Args:
         devices: Names of the sources, S of them.
         at: Coordinates of the N candidates: source factors and scaled own features.
-        population: (P, 7) equally likely log hyperparameters, see ``kernels.NAMES``: those of the sources in their
-            order, then draws around them.
+        population: Covariances seen on the sources.
         replays: Errors of the sources replayed as new devices.
         seen: (N,) True for candidates whose features lie in the range of those the source models were fitted on.
         seed: Seed of the fit.
@@ -43,15 +43,10 @@ class SourceModels:
 
     devices: tuple[str, ...]
     at: Coordinates
-    population: NDArray[np.float64]
+    population: Population
     replays: Replays
     seen: NDArray[np.bool_]
     seed: int
-
-    @property
-    def fitted(self) -> NDArray[np.float64]:
-        """Log hyperparameters of the sources; without sources draws from the prior."""
-        return self.population[: len(self.devices)] if self.devices else self.population
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"meta": JSON-able, "arrays": {name: array}}``."""
@@ -60,7 +55,9 @@ class SourceModels:
             "arrays": {
                 "shared": self.at.shared,
                 "own": self.at.own,
-                "population": self.population,
+                "population_mean": self.population.mean,
+                "population_covariance": self.population.covariance,
+                "population_thetas": self.population.thetas,
                 "replay_counts": self.replays.counts,
                 "replay_errors": self.replays.errors,
                 "seen": self.seen,
@@ -80,7 +77,12 @@ class SourceModels:
         return cls(
             devices=tuple(meta["devices"]),
             at=Coordinates(shared=arrays["shared"], own=arrays["own"]),
-            population=arrays["population"],
+            population=Population(
+                mean=arrays["population_mean"],
+                covariance=arrays["population_covariance"],
+                thetas=arrays["population_thetas"],
+                devices=len(meta["devices"]),
+            ),
             replays=Replays(counts=arrays["replay_counts"], errors=arrays["replay_errors"]),
             seen=arrays["seen"],
             seed=int(meta["seed"]),

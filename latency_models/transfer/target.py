@@ -102,7 +102,7 @@ def fit_target(
         sources: From ``fit_sources``.
         indices: Rows of the measured networks; a network measured twice appears twice.
         latency_ms: Their latencies, above 0.
-        seed: Recorded in the description; the fit draws nothing.
+        seed: Draws covariances.
         coverage: Of the two-sided interval.
 
     Raises:
@@ -113,7 +113,7 @@ def fit_target(
     measured = np.asarray(latency_ms, dtype=float)
     _check(rows, measured)
     logs = np.log(measured)
-    posterior = condition(sources.at.rows(rows), logs, sources.population)
+    posterior = condition(sources.at.rows(rows), logs, sources.population, rng=np.random.default_rng(seed))
     mean, variance = posterior.left_out()
     replayed = sources.replays.near(len(rows))
     standardised = (logs - mean) / np.sqrt(variance)
