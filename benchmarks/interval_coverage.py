@@ -70,8 +70,6 @@ NOISE = {
     "noisy blocks": SimulatedBehaviour(record_noise_ratio=0.02, block_noise_ratio=0.3, interaction_ratio=0.015),
     "quiet": SimulatedBehaviour(record_noise_ratio=0.02, interaction_ratio=0.015),
 }
-# Quiet phones are there for comparison only, and fewer.
-SEED_SHARE = {"noisy blocks": 1.0, "quiet": 1 / 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,21 +87,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON and Markdown")
     parser.add_argument("--seeds", type=int, default=30, help="simulated phones with noisy blocks")
+    parser.add_argument("--quiet-seeds", type=int, default=10, help="quiet ones, for comparison")
     parser.add_argument("--host", type=Path, help="folder of the sessions measured on this host; left out without")
     parser.add_argument("--host-sessions", type=int, default=8, help="sessions to measure on this host")
     parser.add_argument("--splits", type=int, default=10, help="random choices of 24 networks for each host session")
     options = parser.parse_args()
     start = time.process_time()
-    result: dict[str, Any] = {"taken_at": timestamp(), "host": host(), "versions": versions(), "seeds": options.seeds}
-    result["simulated"] = {
-        name: summed([judge_phone(behaviour, seed, name) for seed in range(round(SEED_SHARE[name] * options.seeds))])
-        for name, behaviour in NOISE.items()
-    }
+    result: dict[str, Any] = {"taken_at": timestamp(), "host": host(), "versions": versions()}
     if options.host:
         result["measured"] = judge_host(options.host, options.host_sessions, options.splits)
-    result["cpu_seconds"] = round(time.process_time() - start)
-    write_json(options.out / "interval_coverage.json", result)
-    write_text_atomically(options.out / "interval_coverage.md", markdown(result))
+    result["simulated"] = {}
+    seeds = {"noisy blocks": options.seeds, "quiet": options.quiet_seeds}
+    for name, behaviour in NOISE.items():
+        rows = []
+        for seed in range(seeds[name]):
+            rows.append(judge_phone(behaviour, seed, name))
+            if len(rows) > 1:  # after every phone, so that an interrupted run leaves what it has
+                result["simulated"][name] = summed(rows)
+                result["cpu_seconds"] = round(time.process_time() - start)
+                write_json(options.out / "interval_coverage.json", result)
+                write_text_atomically(options.out / "interval_coverage.md", markdown(result))
     print(markdown(result))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError
 from nas.core.schema import to_data
-from nas.runs.front import read_front
+from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
     front = read_front(context.path("search", "front.json"))
     if thing == "front":
         width = f"{front.budget.coverage:.0%} interval"
-        head = f"{'network':<18}{'latency ms':>12}{width:>22}{'peak MB':>10}{'parameters':>14}{'quality':>10}"
-        rows = [_front_row(member, chosen=member.architecture.digest == front.selected) for member in front.members]
+        head = (
+            f"{'network':<18}{'latency ms':>12}{width:>22}{'after selection':>22}{'peak MB':>10}{'parameters':>14}"
+            f"{'quality':>10}"
+        )
+        rows = [_front_row(member, front) for member in front.members]
         return to_data(front), "\n".join([head, *rows, *_screened_lines(context)])
     wanted = digest or front.selected
     for member in front.members:
@@ -58,14 +61,18 @@ def _screened_lines(context: Context) -> list[str]:
     return ["screened out unpaid, by limit:", *rows] if rows else []
 
 
-def _front_row(member: Evaluation, *, chosen: bool) -> str:
-    cost = member.cost
+def _front_row(member: Evaluation, front: FrontFile) -> str:
+    """Return one line; intervals before and after allowing for the selection, and why it is no safe prediction."""
+    cost, digest = member.cost, member.architecture.digest
     interval = f"{cost.latency_interval_ms.low:.1f} to {cost.latency_interval_ms.high:.1f}"
+    after = front.selection_effect.interval(digest) if front.selection_effect else None
+    allowed = f"{after.low:.1f} to {after.high:.1f}" if after else "-"
+    outside = "" if cost.in_domain else f"  outside the calibration: {cost.domain_note or 'extrapolated'}"
     score = f"{member.quality.score:.4f}" if member.quality else "-"
-    mark = "*" if chosen else " "
+    mark = "*" if digest == front.selected else " "
     return (
-        f"{member.architecture.digest}{mark} {cost.latency_ms:>12.1f}{interval:>22}{cost.peak_memory_mb:>10.1f}"
-        f"{cost.parameters:>14,}{score:>10}"
+        f"{digest}{mark} {cost.latency_ms:>12.1f}{interval:>22}{allowed:>22}{cost.peak_memory_mb:>10.1f}"
+        f"{cost.parameters:>14,}{score:>10}{outside}"
     )
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 
 from nas.cli.main import main
+from nas.core.architecture import Architecture
+from nas.core.cost import Budget, CostEstimate, Interval
+from nas.core.evaluation import Evaluation, Proposal, Quality
 from nas.core.files import sha256_text
 from nas.pipeline.context import Context, open_run
+from nas.pipeline.show import describe
 from nas.pipeline.stages import _inputs, _settings, chosen_stages
+from nas.runs.front import FrontFile, MemberInterval, SelectionEffect, write_front
 from tests.integration.small_run import SMALL_RUN
 
 if TYPE_CHECKING:
@@ -112,3 +118,62 @@ def write_export(context: Context, *, passed: bool) -> None:
         check = {"name": "runs", "expected": "yes", "found": "yes" if passed else "no", "passed": passed}
         body = {"schema": "nas/export/1", "package": "package", "sha256": sha256_text("weights"), "checks": [check]}
         (folder / "abc" / "export.json").write_text(json.dumps(body))
+
+
+def test_show_front_has_intervals_before_and_after_selection_and_says_who_lies_outside(tmp_path: Path) -> None:
+    cost = CostEstimate(
+        latency_ms=100.0,
+        latency_interval_ms=Interval(low=90.0, high=110.0, coverage=0.9),
+        peak_memory_mb=5.0,
+        memory_interval_mb=Interval(low=4.0, high=6.0, coverage=0.9),
+        parameters=7,
+        blocks=(),
+        device="d",
+        scenario="s",
+        predictor="p",
+        origin="predicted",
+        in_domain=False,
+        domain_note="2 of 9 blocks not measured",
+    )
+    architecture = Architecture("small/1", {"first.kind": "none"})
+    member = Evaluation(
+        number=0,
+        proposal=Proposal(architecture=architecture),
+        cost=cost,
+        quality=Quality(score=0.5, estimator="e", fidelity="f"),
+        violations=(),
+        state="complete",
+    )
+    after = MemberInterval(digest=architecture.digest, latency_interval_ms=Interval(low=91.0, high=123.0, coverage=0.9))
+    effect = SelectionEffect(
+        coverage=0.9,
+        low_shift_ratio=1.0,
+        high_shift_ratio=1.1,
+        widening_ratio=1.0,
+        seen_before=None,
+        seen_after=None,
+        seen_random=None,
+        replays=0,
+        pool=3,
+        selected=1.0,
+        members=(after,),
+    )
+    front = FrontFile(
+        members=(member,),
+        budget=Budget(),
+        selected=architecture.digest,
+        selection="knee",
+        hypervolume=1.0,
+        reference=(1.0, 1.0, 1.0),
+        quality_estimator="e",
+        screened=0,
+        complete=1,
+        selection_effect=effect,
+    )
+    write_front(tmp_path / "front.json", front)
+    context = SimpleNamespace(path=lambda _, name: tmp_path / name)
+    data, text = describe(context, "front", None)  # type: ignore[arg-type]  # only its paths are asked for
+    assert "90.0 to 110.0" in text
+    assert "91.0 to 123.0" in text
+    assert text.endswith("outside the calibration: 2 of 9 blocks not measured")
+    assert data["selection_effect"]["members"][0]["latency_interval_ms"]["high"] == 123.0
