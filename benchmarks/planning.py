@@ -292,9 +292,9 @@ def run(name: str, make: Callable[[int], Device], seeds: int) -> dict[str, Any]:
     }
 
 
-def host_of_seed(device: Device) -> Callable[[int], Device]:
+def host_of_seed(device: Device, seeds: int) -> Callable[[int], Device]:
     """Return one host as several: each seed has another front, of networks around another time."""
-    return lambda seed: replace(device, front=nearest(device.truth_ms, 0.2 + 0.6 * seed / 19))
+    return lambda seed: replace(device, front=nearest(device.truth_ms, 0.2 + 0.6 * seed / max(seeds - 1, 1)))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -331,7 +331,7 @@ def main() -> None:
         table = run(space, partial(simulated, space), options.seeds)
         devices[f"Simulated phone, {space}"] = {"seeds": options.seeds, "strategies": table}
     if options.records is not None:
-        table = run("host", host_of_seed(host_device(options.records)), options.seeds)
+        table = run("host", host_of_seed(host_device(options.records), options.seeds), options.seeds)
         devices["This host, tiny/1, replayed"] = {"seeds": options.seeds, "strategies": table}
     result = {
         "taken_at": timestamp(),

@@ -6,7 +6,7 @@ scipy is imported inside functions: only calibration needs it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, pi, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,15 +77,6 @@ def condition(prior: Gaussian, rows: FloatArray, values: FloatArray, noise: Floa
     gain = cho_solve(factor, cross.T).T
     covariance = prior.covariance - gain @ cross.T
     return Gaussian(mean=prior.mean + gain @ (values - rows @ prior.mean), covariance=0.5 * (covariance + covariance.T))
-
-
-def log_evidence(residuals: FloatArray, covariance: FloatArray) -> float:
-    """Return the log density of ``residuals`` under a normal distribution of mean 0."""
-    from scipy.linalg import cho_factor, cho_solve
-
-    factor = cho_factor(covariance, lower=True)
-    half_log_det = float(np.log(np.diag(factor[0])).sum())
-    return -0.5 * float(residuals @ cho_solve(factor, residuals)) - half_log_det - 0.5 * len(residuals) * log(2.0 * pi)
 
 
 def fit_variances(

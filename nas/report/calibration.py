@@ -54,6 +54,21 @@ class _Blocks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Records:
+    throttled_records: int = 0
+    drifting_records: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    os_build: str
+    compute_unit: str
+    num_records: int
+    ratio: float
+    ratio_sd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
     device: str
     networks: tuple[_Network, ...]
@@ -62,6 +77,11 @@ class _Report:
     machine_swing_ratio: float | None = None
     latency_error_parts: _Parts | None = None
     block_check: _Blocks | None = None
+    records: _Records | None = None
+    outliers: tuple[str, ...] = ()
+    groups: tuple[_Group, ...] = ()
+    num_infeasible: int = 0
+    num_bounds: int = 0
 
 
 def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
@@ -111,7 +131,8 @@ def calibration_figures(body: Mapping[str, Any]) -> tuple[AgreementFigure, ...]:
         for title, unit, points, errors in sets
         if points
     ]
-    note = " ".join(part for part in (_swing_words(report), _parts_words(report), _block_words(report)) if part)
+    parts = (_swing_words(report), _parts_words(report), _block_words(report), _record_words(report))
+    note = " ".join(part for part in parts if part)
     return tuple(replace(figure, note=note) if note and figure.unit == "ms" else figure for figure in found)
 
 
@@ -150,3 +171,26 @@ def _block_words(report: _Report) -> str:
         f"{text}; those priced without a measurement reach to {significant(check.prior_ratio)} times it and hold "
         f"{ratio(check.prior_coverage)}."
     )
+
+
+def _record_words(report: _Report) -> str:
+    """Return a sentence on each thing out of the ordinary in the records."""
+    notes = [
+        f"{group.os_build or 'An unnamed OS version'} on {group.compute_unit} takes {significant(group.ratio)} times "
+        f"as long as the best known (standard deviation {100.0 * group.ratio_sd:.1f} %, {group.num_records} records)."
+        for group in report.groups
+        if len(report.groups) > 1
+    ]
+    if report.outliers:
+        notes.append(f"Given little weight as outliers: {', '.join(report.outliers)}.")
+    if report.records is not None and report.records.throttled_records + report.records.drifting_records:
+        notes.append(
+            f"Left out where there were others: {report.records.throttled_records} records taken hot, "
+            f"{report.records.drifting_records} that drifted."
+        )
+    if report.num_bounds or report.num_infeasible:
+        notes.append(
+            f"{report.num_bounds} measurements were stopped at a limit, {report.num_infeasible} blocks or networks did "
+            "not compile, load or run."
+        )
+    return " ".join(notes)

@@ -209,6 +209,21 @@ def test_a_named_os_version_is_priced_from_its_own_table(workload_builder: Any, 
     assert "23B" in cost.predictor
 
 
+@pytest.mark.parametrize(("unit", "count"), [("cpu", 1), ("gpu", 0)])
+def test_a_block_that_failed_on_the_priced_unit_makes_its_networks_infeasible(
+    workload_builder: Any, scenario: Scenario, unit: Any, count: int
+) -> None:
+    failed = Infeasible(
+        subject="other(size=1)", level="block", compute_unit=unit, stage="compile", reason="rank 5 is not supported"
+    )
+    predictor = CalibratedPredictor(model=model(infeasible=(failed,)))
+    tried = predict(predictor, one_block(workload_builder, parameters=10, elements=10, kind="other"), scenario)
+    assert [(fault.block, fault.compute_unit, fault.reason) for fault in tried.infeasible] == [
+        ("only", "cpu", "compile: rank 5 is not supported")
+    ] * count
+    assert predict(predictor, one_block(workload_builder, parameters=10, elements=10), scenario).infeasible == ()
+
+
 def test_an_os_version_that_was_not_measured_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no OS version '24C' on 'cpu', it has '22A' on 'cpu'"):
         CalibratedPredictor(model=model()).at(os_build="24C")

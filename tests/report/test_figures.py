@@ -130,7 +130,8 @@ def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
     from latency_models.block_errors import BlockCheck
     from latency_models.calibration import CalibrationReport
     from latency_models.conformal import ErrorParts
-    from latency_models.reporting import NetworkResult, summarise_errors
+    from latency_models.observations import RecordCounts
+    from latency_models.reporting import NetworkResult, PooledGroup, summarise_errors
 
     row = NetworkResult(
         subject="a",
@@ -157,6 +158,14 @@ def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
         machine_swing_ratio=1.3,
         worst_blocks=(),
         coefficients=(),
+        records=RecordCounts(throttled_records=3, drifting_records=1),
+        outliers=("slow",),
+        groups=(
+            PooledGroup(os_build="22A", compute_unit="cpu", num_records=80, ratio=1.0, ratio_sd=0.0),
+            PooledGroup(os_build="23B", compute_unit="cpu", num_records=5, ratio=1.2, ratio_sd=0.013),
+        ),
+        num_infeasible=2,
+        num_bounds=4,
         latency_error_parts=ErrorParts(model_ratio=0.006, repeat_ratio=0.015, shift_ratio=0.002),
         block_check=BlockCheck(
             stated_coverage=0.9,
@@ -175,6 +184,10 @@ def test_agreement_with_a_measured_report_of_the_calibration_package() -> None:
     assert figure.median_error_ratio == pytest.approx(0.1)
     assert figure.seen_coverage == 0.0
     assert "took 1.30 times as long" in figure.note
+    assert "23B on cpu takes 1.20 times as long as the best known (standard deviation 1.3 %, 5 records)" in figure.note
+    assert "outliers: slow." in figure.note
+    assert "3 records taken hot, 1 that drifted" in figure.note
+    assert "4 measurements were stopped at a limit, 2 blocks or networks did not compile" in figure.note
 
 
 def test_coverage_after_the_correction_for_selection_is_said() -> None:
