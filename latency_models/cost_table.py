@@ -116,7 +116,7 @@ class CostTable:
         self._arrays = [_slot_arrays(options) for options in slots]
         domain = predictor.ratios.domain
         self._distances = None if domain is None else _distances(domain, base, slots)
-        stuck = bool(base.infeasible)
+        stuck = bool(base.infeasible or pipeline.infeasible)
         self._runs = tuple(np.array([not (stuck or option.infeasible) for option in options]) for options in slots)
 
     @property
@@ -210,7 +210,7 @@ class CostTable:
         weights = np.full(len(options), self._base.weights_mb)
         activation = np.full(len(options), max((b.activation_mb for b in self._base.blocks), default=0.0))
         parameters = np.full(len(options), float(self._base.parameters))
-        stuck = np.full(len(options), float(bool(self._base.infeasible)))
+        stuck = np.full(len(options), float(bool(self._base.infeasible or self.pipeline.infeasible)))
         for column, table, runs in zip(options.T, self._arrays, self._runs, strict=True):
             row = table[:, column]  # (5, N)
             inside += row[0]

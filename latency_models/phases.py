@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from latency_models.summaries import anchor_reference, steady_samples_ms, summarise
-from nas.core.cost import BlockCost, ComputeUnit, Interval, Origin, PhaseCost
+from nas.core.cost import BlockCost, ComputeUnit, Infeasibility, Interval, Origin, PhaseCost
 from nas.core.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class PhasePrice:
         activation_mb: Largest activation memory while it runs; its interval is that of the denoiser's activations, as
             how far estimates miss is a property of the device.
         in_domain: False when it was extrapolated.
+        infeasible: Why it does not run on the device, if so; then no generation does.
     """
 
     phase: OtherPhase
@@ -71,6 +72,7 @@ class PhasePrice:
     origin: Origin
     source: str
     in_domain: bool = True
+    infeasible: tuple[Infeasibility, ...] = ()
 
     @property
     def memory_mb(self) -> tuple[float, float] | None:
@@ -123,6 +125,11 @@ class Pipeline:
     def in_domain(self) -> bool:
         """Whether no phase was extrapolated."""
         return all(phase.in_domain for phase in self.phases)
+
+    @property
+    def infeasible(self) -> tuple[Infeasibility, ...]:
+        """What of the phases does not run on the device."""
+        return tuple(fault for phase in self.phases for fault in phase.infeasible)
 
     def memory(self) -> MemoryTerms:
         """Return what the phases add to the denoiser's own memory; phases of unknown memory add nothing.
@@ -233,6 +240,7 @@ def phase_of_workload(phase: OtherPhase, workload: Workload, predictor: CostPred
         origin=predictor.origin,
         source=predictor.name,
         in_domain=all(block.in_domain for block in price.blocks),
+        infeasible=tuple(replace(fault, block=f"{phase}.{fault.block}") for fault in price.infeasible),
     )
 
 

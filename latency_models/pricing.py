@@ -163,7 +163,7 @@ def assemble(
         in_domain=not reason,
         domain_note=reason,
         phases=pipeline.split(denoiser, coverage=ratios.coverage),
-        infeasible=price.infeasible,
+        infeasible=price.infeasible + pipeline.infeasible,
     )
 
 

@@ -24,7 +24,8 @@ _NO_COUNTS = RecordCounts()
 class NetworkResult:
     """One measured network and the prediction of a fit that had not seen it.
 
-    Times are of one generation; memory includes the weights. The interval ends are those of the final predictor.
+    Times are of all denoiser calls of one generation; memory includes the weights. The interval ends are those of the
+    final predictor.
     """
 
     subject: str

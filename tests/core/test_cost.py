@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nas.core.cost import Budget, CostEstimate, Infeasibility, Interval
+from nas.core.schema import from_data, to_data
 
 
 def make_cost(*, latency_high_ms: float = 10.0, memory_high_mb: float = 10.0, parameters: int = 10) -> CostEstimate:
@@ -67,3 +68,9 @@ def test_a_block_that_runs_nowhere_breaks_every_budget_and_says_why() -> None:
     broken = Budget().violations(replace(make_cost(), infeasible=faults))
     assert [(violation.limit, violation.allowed, violation.value) for violation in broken] == [("placement", 0.0, 1.0)]
     assert broken[0].reason == "mid.0.temporal on neural_engine: too large for neural_engine (a guide)"
+
+
+def test_costs_written_before_phases_are_still_read() -> None:
+    data = to_data(make_cost())
+    del data["phases"]
+    assert from_data(CostEstimate, data).phases == ()

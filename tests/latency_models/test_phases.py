@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latency_models import devices
+from latency_models.cost_table import compile_cost_table
 from latency_models.phases import PhasePrice, Pipeline, Range, phase_of_workload
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import predict
+from nas.core.cost import Infeasibility
 
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
@@ -100,6 +103,15 @@ def test_a_phase_from_its_workload_costs_what_the_denoiser_would(space: SmallSpa
     assert found.latency_ms.high == pytest.approx(alone.latency_interval_ms.high)
     assert sum(found.memory_mb or ()) == pytest.approx(alone.peak_memory_mb)
     assert (found.origin, found.in_domain) == ("predicted", False)
+
+
+def test_a_phase_that_does_not_run_stops_every_generation(space: SmallSpace, scenario: Scenario) -> None:
+    predictor = RooflinePredictor(devices.get("host_cpu"), precision="float32", compute_units="cpu_only")
+    fault = Infeasibility(block="decoder.middle", compute_unit="cpu", reason="too wide", source="test")
+    stuck = replace(phase("decoder", None), infeasible=(fault,))
+    table = compile_cost_table(space, scenario, predictor, Pipeline(phases=(stuck,)))
+    assert table.estimate(space.from_options([0, 0, 0])).infeasible == (fault,)
+    assert table.score(np.array([[0, 0, 0], [1, 2, 3]])).infeasible.all()
 
 
 def test_a_phase_given_twice_is_refused() -> None:
