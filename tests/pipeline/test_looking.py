@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from nas.cli.main import main
 from nas.core.architecture import Architecture
-from nas.core.cost import Budget, CostEstimate, Interval
+from nas.core.cost import Budget, CostEstimate, Infeasibility, Interval
 from nas.core.evaluation import Evaluation, Proposal, Quality
 from nas.core.files import sha256_text
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.show import describe
 from nas.pipeline.stages import _inputs, _settings, chosen_stages
 from nas.runs.front import FrontFile, MemberInterval, SelectionEffect, write_front
+from nas.runs.journal import Journal
 from tests.integration.small_run import SMALL_RUN
 
 if TYPE_CHECKING:
@@ -177,3 +178,60 @@ def test_show_front_has_intervals_before_and_after_selection_and_says_who_lies_o
     assert "91.0 to 123.0" in text
     assert text.endswith("outside the calibration: 2 of 9 blocks not measured")
     assert data["selection_effect"]["members"][0]["latency_interval_ms"]["high"] == 123.0
+
+
+def candidate(number: int, context: Context, options: list[int], **changes: Any) -> Evaluation:
+    """An evaluation of the run's space; ``changes`` are fields of its cost."""
+    ends = Interval(low=1.0, high=3.0, coverage=0.9)
+    cost = CostEstimate(
+        latency_ms=2.0,
+        latency_interval_ms=ends,
+        peak_memory_mb=2.0,
+        memory_interval_mb=ends,
+        parameters=10,
+        blocks=(),
+        device="test",
+        scenario="test",
+        predictor="test",
+        origin="simulated",
+        **changes,
+    )
+    violations = Budget().violations(cost)
+    quality = None if violations else Quality(score=1.0, estimator="test", fidelity="test")
+    return Evaluation(
+        number=number,
+        proposal=Proposal(architecture=context.space.from_options(options)),
+        cost=cost,
+        quality=quality,
+        violations=violations,
+        state="screened" if violations else "complete",
+    )
+
+
+def test_show_says_why_candidates_were_screened(context: Context) -> None:
+    slots = len(context.space.slots())
+    fault = Infeasibility(block="mid.0.temporal", compute_unit="cpu", reason="rank is 6, at most 5", source="a guide")
+    good = candidate(0, context, [0] * slots)
+    stuck = candidate(1, context, [1] + [0] * (slots - 1), infeasible=(fault,))
+    with finishing(context, "search") as folder:
+        Journal(folder / "evaluations.jsonl").append([good, stuck])
+        write_front(
+            folder / "front.json",
+            FrontFile(
+                members=(good,),
+                budget=Budget(),
+                selected=good.architecture.digest,
+                selection="knee",
+                hypervolume=1.0,
+                reference=(1.0, 1.0, 1.0),
+                quality_estimator="test",
+                screened=1,
+                complete=1,
+            ),
+        )
+    reason = "placement: mid.0.temporal on cpu: rank is 6, at most 5 (a guide)"
+    run = str(context.directory.path)
+    assert f"     1  {reason}" in invoke("show", run, "front").stdout
+    shown = invoke("show", run, "architecture", "--architecture", stuck.architecture.digest)
+    assert reason in shown.stdout
+    assert "does not run on the device:" in shown.stdout
