@@ -18,7 +18,7 @@ from latency_models.conformal import (
     ratio_interval,
     session_scores,
 )
-from latency_models.dataset import Dataset, build_dataset
+from latency_models.dataset import Dataset, build_dataset, fit_constants
 from latency_models.domain import fit_domain
 from latency_models.held_out import (
     HeldOut,
@@ -42,6 +42,7 @@ from latency_models.reporting import (
     NetworkResult,
     PooledGroup,
     WorstBlock,
+    coefficients,
     summarise_errors,
 )
 from latency_models.summaries import machine_swing_ratio
@@ -119,7 +120,8 @@ def calibrate(
     options = options or CalibrationOptions()
     _check(profiles, workloads, scenario, options)
     observations = observe(profiles)
-    data = build_dataset(observations, workloads, scenario, device)
+    rates = fit_constants(observations, workloads.values(), scenario, device)
+    data = build_dataset(observations, workloads, scenario, rates.device(device))
     alone = fit_blocks(data.effects, data.blocks, data.prior)
     readings = network_readings(profiles, workloads)
     networks = _networks(observations, data, workloads, readings)
@@ -127,6 +129,7 @@ def calibrate(
     exceeded = [(workloads[name], reading) for name, reading in readings.items() if name not in timed]
     group = _priced_group(observations, scenario, device, options)
     base = _base_model(profiles, observations, data, group=group, scenario=scenario, device=device, options=options)
+    base = replace(base, constants=rates.constants, working_set_factor=rates.working_set_factor)
     folds = deal_folds([network.summary.subject for network in networks], folds=options.folds, seed=options.seed)
     held_out = hold_out(base, alone, networks, folds, observations, data, exceeded)
     stopped = [time for time in data.networks if time.exceeded]
@@ -134,8 +137,11 @@ def calibrate(
     model = with_memory(with_latency(base, posterior, observations), networks, exceeded)
     check = check_blocks((item.summary for item in observations.blocks), posterior.block_scores, options.coverage)
     model = _with_intervals(model, check, networks, held_out, options)
-    report = _report(model, posterior, networks, held_out, folds, observations, scenario=scenario)
-    report = replace(report, machine_swing_ratio=machine_swing_ratio(profiles), block_check=check)
+    report = replace(
+        _report(model, posterior, networks, held_out, folds, observations, scenario=scenario),
+        machine_swing_ratio=machine_swing_ratio(profiles),
+        block_check=check,
+    )
     return CalibratedPredictor(model=model), report
 
 
@@ -307,7 +313,7 @@ def _report(
         latency_error_parts=error_parts(errors),
         machine_swing_ratio=None,
         worst_blocks=_worst_blocks(model, posterior, observations),
-        coefficients=_coefficients(model, posterior),
+        coefficients=coefficients(model, posterior),
         records=observations.counts,
         outliers=posterior.outliers,
         groups=_pooled_groups(model),
@@ -378,21 +384,3 @@ def _pooled_groups(model: CalibratedModel) -> tuple[PooledGroup, ...]:
         )
         for table in model.tables
     )
-
-
-def _coefficients(model: CalibratedModel, posterior: Posterior) -> tuple[tuple[str, float], ...]:
-    pairs = [
-        ("overhead_ms", model.table.overhead_ms),
-        ("ms_per_weight_mb", model.table.ms_per_weight_mb),
-        ("noise_ratio", posterior.noise_ratio),
-        ("memory_scale", model.memory_scale),
-        ("memory_offset_mb", model.memory_offset_mb),
-        ("inside_scale", model.inside_scale),
-    ]
-    if model.network_anchor is not None:
-        pairs.append(("network_anchor_ms", model.network_anchor.time_ms))
-    pairs += [(f"spread.{name}", value) for name, value in sorted(posterior.spreads.items()) if name != "noise"]
-    for effect in model.table.kinds:
-        pairs.append((f"{effect.kind or 'other'}.prior_scale", effect.scale))
-        pairs.append((f"{effect.kind or 'other'}.extra_ms", effect.extra_ms))
-    return tuple(pairs)

@@ -12,6 +12,7 @@ from latency_models.effects import Effects, Group, KnownBlock, NetworkShape
 from latency_models.features import BlockFeatures, block_features
 from latency_models.posterior import BlockTime, DevicePrior, NetworkTime
 from latency_models.predictors.roofline import home_units, placed_ms
+from latency_models.rates import UNFITTED, FittedRates, RateSample, fit_rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from latency_models.devices import DeviceSpec
     from latency_models.lowering import Lowering
     from latency_models.observations import Observations
-    from nas.core.scenario import Scenario
+    from nas.core.scenario import ComputeUnits, Scenario
     from nas.core.workload import Workload
 
 # A published or doubtful network is down-weighted by its own error; ordinary ones have theirs in the fitted noise.
 _ORDINARY_SD = 0.049
+
+# Core ML settings under which a network's home is the unit; the scenario's own where it is the Neural Engine.
+_SETTINGS: dict[str, ComputeUnits] = {"gpu": "cpu_and_gpu", "cpu": "cpu_only"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,29 @@ def build_dataset(
         ),
         features=features,
     )
+
+
+def fit_constants(
+    observations: Observations, workloads: Iterable[Workload], scenario: Scenario, device: DeviceSpec
+) -> FittedRates:
+    """Fit the constants of ``device`` on the blocks measured alone; none are fitted where no block is known.
+
+    Whole networks are left out, so that holding some of them out of the rest of a calibration means what it says.
+    """
+    features = known_features(workloads)
+    samples = [
+        RateSample(
+            device=device,
+            blocks=(features[item.summary.subject],),
+            measured_ms=item.summary.centre_ms,
+            compute_units=_SETTINGS.get(item.group.compute_unit, scenario.compute_units),
+            precision=scenario.precision,
+            log_sd=item.sd_ratio,
+        )
+        for item in observations.blocks
+        if item.summary.subject in features
+    ]
+    return fit_rates(samples) if samples else UNFITTED
 
 
 def known_features(workloads: Iterable[Workload], lowering: Lowering | None = None) -> dict[str, BlockFeatures]:

@@ -10,15 +10,14 @@ scipy is imported inside functions: predicting does not need it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from math import exp, log
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latency_models.constants import SCALE, UNIT_CONSTANTS, FittedConstant, shifted, with_constants
 from latency_models.devices import DeviceSpec, WeightFormat
 from latency_models.features import BlockFeatures
 from latency_models.lowering import WORK_KINDS
@@ -29,21 +28,12 @@ from nas.core.errors import ConfigError
 from nas.core.scenario import ComputeUnits, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from latency_models.devices import Figure, UnitSpec
 
 FloatArray = NDArray[np.float64]
 
-_UNIT_CONSTANTS = (
-    "peak_flops",
-    "weight_bandwidth",
-    "memory_bandwidth",
-    "on_chip_bandwidth",
-    "operation_overhead_ms",
-    "segment_overhead_ms",
-    "call_overhead_ms",
-)
 # What the formula leaves out, as a standard deviation of the logarithm, before any sample is seen, and how many
 # samples that is worth. A public model of this kind fitted to 68 graphs misses by 31 % in the median (ane-guide, arXiv
 # 2606.22283), within one family of networks by less.
@@ -55,7 +45,6 @@ _CHIP_SD = 0.25
 # The chip's working set is a threshold, which has no slope: these multiples of the file's are tried.
 _WORKING_SETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _PLAIN = WeightFormat()
-_SCALE = "scale of "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +77,6 @@ class RateSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FittedConstant:
-    """One constant: factor on the file's value, and standard deviations of its logarithm before and after."""
-
-    name: str
-    factor: float
-    prior_log_sd: float
-    log_sd: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FittedRates:
     """Constants after a fit.
 
@@ -121,9 +100,7 @@ class FittedRates:
 
     def device(self, spec: DeviceSpec) -> DeviceSpec:
         """Return ``spec`` with the fitted constants; each says that it was fitted and how sure it is."""
-        shifts = {constant.name: log(constant.factor) for constant in self.constants}
-        spreads = {constant.name: constant.log_sd for constant in self.constants}
-        return _shifted(spec, shifts, self.working_set_factor, note=_Note(samples=self.num_samples, log_sds=spreads))
+        return with_constants(spec, self.constants, self.working_set_factor, samples=self.num_samples)
 
     def predict(self, sample: RateSample) -> tuple[float, float]:
         """Return the time of one call (ms) and the standard deviation of its logarithm; ``measured_ms`` is not used."""
@@ -135,8 +112,8 @@ class FittedRates:
             / 1e-4
         )
         variance = float(slopes @ np.array(self.covariance) @ slopes) + self.model_log_sd**2 + sample.log_sd**2
-        scales = {name for name in shifts if name.startswith(_SCALE)}
-        if scales and f"{_SCALE}{sample.device.chip}" not in scales:
+        scales = {name for name in shifts if name.startswith(SCALE)}
+        if scales and f"{SCALE}{sample.device.chip}" not in scales:
             variance += _CHIP_SD**2
         return float(np.exp(centre[0])), float(np.sqrt(variance))
 
@@ -144,6 +121,17 @@ class FittedRates:
 def prior_ms(sample: RateSample) -> float:
     """Return the time of one call (ms) by the device's file alone; ``measured_ms`` is not used."""
     return float(np.exp(_Model([sample], 1.0).log_ms({})[0]))
+
+
+UNFITTED = FittedRates(
+    constants=(),
+    covariance=(),
+    working_set_factor=1.0,
+    model_log_sd=_MODEL_SD,
+    num_samples=0,
+    prior_error=0.0,
+    fitted_error=0.0,
+)
 
 
 def fit_rates(samples: Sequence[RateSample]) -> FittedRates:
@@ -256,7 +244,7 @@ class _Model:
         """Return the logarithm of each sample's time in ms, (N,)."""
         total = np.zeros(self._count)
         for (device, setting, precision, lowerings), joined in self._joined.items():
-            spec = _shifted(device, shifts, self._factor)
+            spec = shifted(device, shifts, self._factor)
             units = placed_units(spec, setting, precision, lowerings=lowerings)
             total[joined.samples] += units[0].call_overhead_ms.value
             for position, unit in enumerate(units):
@@ -270,7 +258,7 @@ class _Model:
 
     def _active(self) -> dict[str, float]:
         chips = sorted({device.chip for device, *_ in self._joined})
-        found = {f"{_SCALE}{chip}": _CHIP_SD for chip in chips} if len(chips) > 1 else {}
+        found = {f"{SCALE}{chip}": _CHIP_SD for chip in chips} if len(chips) > 1 else {}
         for (device, setting, precision, lowerings), joined in self._joined.items():
             for position, unit in enumerate(placed_units(device, setting, precision, lowerings=lowerings)):
                 for name, figure in _unit_figures(unit, joined, position):
@@ -347,49 +335,9 @@ def _unit_figures(unit: UnitSpec, joined: _Joined, position: int) -> list[tuple[
     if not len(owner) and position:
         return []
     computed = {WORK_KINDS[kind] for kind in np.unique(steps.kind[steps.flops > 0])}
-    named = [(name, getattr(unit, name)) for name in _UNIT_CONSTANTS if name != "segment_overhead_ms"]
+    named = [(name, getattr(unit, name)) for name in UNIT_CONSTANTS if name != "segment_overhead_ms"]
     if position:
         named = [(name, figure) for name, figure in named if name != "call_overhead_ms"]
     if joined.begun[position].any():
         named.append(("segment_overhead_ms", unit.segment_overhead_ms))
     return named + [(f"rates.{item.work}", item.ratio) for item in unit.rates if item.work in computed]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Note:
-    samples: int
-    log_sds: Mapping[str, float]
-
-
-def _shifted(
-    device: DeviceSpec, shifts: Mapping[str, float], working_set_factor: float, note: _Note | None = None
-) -> DeviceSpec:
-    """Return ``device`` with its constants times exp(shift), and all its times by the scale of its chip."""
-    scale = shifts.get(f"{_SCALE}{device.chip}", 0.0)
-
-    def move(name: str, figure: Figure) -> Figure:
-        if name not in shifts and scale == 0.0:
-            return figure
-        own = 0.0 if ".rates." in name else scale if name.endswith("_ms") else -scale
-        value = figure.value * exp(shifts.get(name, 0.0) + own)
-        if note is None:
-            return replace(figure, value=value)
-        return replace(
-            figure,
-            value=value,
-            kind="measured",
-            source=f"fitted on {note.samples} measurements, from: {figure.source}",
-            date=datetime.now(UTC).date().isoformat(),
-            spread=max(1.0 + 1e-9, exp(note.log_sds.get(name, figure.log_sd))),
-        )
-
-    units = tuple(_moved_unit(unit, move, working_set_factor) for unit in device.units)
-    return replace(device, units=units, crossing_ms=move("crossing_ms", device.crossing_ms))
-
-
-def _moved_unit(unit: UnitSpec, move: Callable[[str, Figure], Figure], working_set_factor: float) -> UnitSpec:
-    prefix = unit.compute_unit
-    changes: dict[str, Any] = {name: move(f"{prefix}.{name}", getattr(unit, name)) for name in _UNIT_CONSTANTS}
-    rates = tuple(replace(item, ratio=move(f"{prefix}.rates.{item.work}", item.ratio)) for item in unit.rates)
-    size = replace(unit.on_chip_bytes, value=unit.on_chip_bytes.value * working_set_factor)
-    return replace(unit, rates=rates, on_chip_bytes=size, **changes)

@@ -50,7 +50,7 @@ def draw_predictors(
         rng: Of the draws.
     """
     observations = observe(profiles)
-    data = build_dataset(observations, workloads, scenario, device)
+    data = build_dataset(observations, workloads, scenario, predictor.model.fitted(device))
     posterior = add_networks(fit_blocks(data.effects, data.blocks, data.prior), data.networks)
     mean, covariance = posterior.unknowns.mean, posterior.unknowns.covariance
     values, vectors = np.linalg.eigh(covariance)

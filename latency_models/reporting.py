@@ -16,6 +16,9 @@ from nas.core.schema import check_schema, from_data, to_data, with_schema
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from latency_models.posterior import Posterior
+    from latency_models.predictors.block_table import CalibratedModel
+
 
 _NO_COUNTS = RecordCounts()
 
@@ -164,3 +167,23 @@ def summarise_errors(
         mean_width_ratio=float(((high - low) / predicted).mean()),
         count=len(rows),
     )
+
+
+def coefficients(model: CalibratedModel, posterior: Posterior) -> tuple[tuple[str, float], ...]:
+    """Return what was fitted, by name, as a report lists it."""
+    pairs = [
+        ("overhead_ms", model.table.overhead_ms),
+        ("ms_per_weight_mb", model.table.ms_per_weight_mb),
+        ("noise_ratio", posterior.noise_ratio),
+        ("memory_scale", model.memory_scale),
+        ("memory_offset_mb", model.memory_offset_mb),
+        ("inside_scale", model.inside_scale),
+    ]
+    pairs += [(f"constant.{constant.name}", constant.factor) for constant in model.constants]
+    if model.network_anchor is not None:
+        pairs.append(("network_anchor_ms", model.network_anchor.time_ms))
+    pairs += [(f"spread.{name}", value) for name, value in sorted(posterior.spreads.items()) if name != "noise"]
+    for effect in model.table.kinds:
+        pairs.append((f"{effect.kind or 'other'}.prior_scale", effect.scale))
+        pairs.append((f"{effect.kind or 'other'}.extra_ms", effect.extra_ms))
+    return tuple(pairs)

@@ -7,6 +7,7 @@ from functools import cached_property
 from math import exp
 from typing import TYPE_CHECKING
 
+from latency_models.constants import FittedConstant, with_constants
 from latency_models.devices import DeviceSpec, UnitSpec, get
 from latency_models.features import BlockFeatures, block_features
 from latency_models.observations import Infeasible
@@ -94,6 +95,7 @@ class CalibratedModel:
         scenario: ``call_label`` it holds for.
         tables: One for each OS version and compute unit that was measured.
         infeasible: What did not compile, load or run.
+        constants: Constants of the prior device fitted on the measured blocks, with ``working_set_factor``.
         rises: Measured rises of memory inside blocks.
         inside_scale: Measured over liveness rise of blocks alone, for blocks that were not measured.
         memory_scale: Slope of measured activation memory on the estimate; with ``memory_offset_mb`` its intercept.
@@ -107,6 +109,8 @@ class CalibratedModel:
     precision: Precision
     tables: tuple[GroupTable, ...]
     infeasible: tuple[Infeasible, ...] = ()
+    constants: tuple[FittedConstant, ...] = ()
+    working_set_factor: float = 1.0
     rises: tuple[BlockRise, ...]
     inside_scale: float
     memory_scale: float
@@ -132,6 +136,13 @@ class CalibratedModel:
             f"it has {known}",
             hint="profile at least a few networks there and calibrate again",
         )
+
+    def fitted(self, spec: DeviceSpec) -> DeviceSpec:
+        """Return the prior device with the constants that were fitted."""
+        if not self.constants:
+            return spec
+        samples = sum(table.num_records for table in self.tables)
+        return with_constants(spec, self.constants, self.working_set_factor, samples=samples)
 
     @property
     def network_anchor(self) -> AnchorReference | None:
@@ -281,7 +292,7 @@ class CalibratedPredictor:
 
     @cached_property
     def _device(self) -> DeviceSpec:
-        return get(self.model.prior_device)
+        return self.model.fitted(get(self.model.prior_device))
 
     @cached_property
     def _units(self) -> tuple[UnitSpec, ...]:

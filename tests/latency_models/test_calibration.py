@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from latency_models.backends.simulated import SimulatedBehaviour, SimulatedPhone
 from latency_models.calibration import CalibrationOptions, calibrate
 from latency_models.comparison import compare
 from latency_models.cost_table import compile_cost_table
+from latency_models.features import block_features
 from latency_models.jobs import MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
 from latency_models.planning import choose_networks, distinct_blocks
+from latency_models.predictors.roofline import placed_ms
 from latency_models.pricing import predict
 from latency_models.profiles import call_label
 from latency_models.reporting import CalibrationReport, summarise_errors
@@ -453,3 +456,35 @@ def test_an_outlying_network_is_named_and_moves_no_other(
         workload = space.workload(architecture, scenario)
         ours = predict(predictor, workload, scenario).latency_ms
         assert ours == pytest.approx(predict(expected, workload, scenario).latency_ms, rel=0.02)
+
+
+def test_constants_fitted_on_measured_blocks_price_the_others(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    # The phone computes at a third of what its file says and every operation takes four times as long.
+    unit = DEVICE.units[0]
+    peak, overhead = unit.peak_flops, unit.operation_overhead_ms
+    slow = replace(
+        unit,
+        peak_flops=replace(peak, value=peak.value / 3),
+        operation_overhead_ms=replace(overhead, value=4 * overhead.value),
+    )
+    everything = {network.digest: space.workload(network, scenario) for network in space.all()}
+    behaviour = SimulatedBehaviour(kind_spread=0.0, fusion_ratio=0.0)
+    truth = replace(DEVICE, units=(slow,))
+    phone = SimulatedPhone(truth, everything, behaviour, precision="float32", compute_units="cpu_only")
+    blocks = list(distinct_blocks(space, scenario))
+    jobs = [MeasurementJob(subject=network.digest, level="network", make=make_nothing) for network in networks]
+    jobs += [MeasurementJob(subject=name, level="block", make=make_nothing) for name in blocks[::2]]
+    plan = MeasurementPlan(scenario=call_label(scenario), passes=1, warmup=6)
+    profiles = measure_all(phone, jobs, plan, tmp_path / "records.jsonl")
+    predictor, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    fitted = predictor.model.fitted(DEVICE).units[0]
+    workload = space.workload(space.from_options([3, 3, 3]), scenario)
+    for block in block_features(workload):
+        alone = [
+            placed_ms(block, DEVICE, (spec,), precision="float32") / phone.true_ms(block.spec.signature)
+            for spec in (unit, fitted)
+        ]
+        assert abs(math.log(alone[1])) < 0.5 * abs(math.log(alone[0]))
+    assert any(name == "constant.cpu.operation_overhead_ms" for name, _ in report.coefficients)
