@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Upper bound to hold a budget with. On replayed devices of NAS-Bench-201 the median breaks a budget by more than 5 % in
+# 8 % of choices, this bound in 5 %; a bound of 0.9 in 1 %, at twice the loss of accuracy.
+BUDGET_LEVEL = 0.75
 _FEWEST = 3
 _CONTRADICTION = 1.5  # ratio of two readings of one network that noise does not explain
 
@@ -45,8 +48,8 @@ class TargetPrediction:
     def upper_ms(self, coverage: float) -> NDArray[np.float64]:
         """One-sided upper bound: a fresh measurement stays below it with probability ``coverage``.
 
-        For a choice under a latency budget use ``upper_ms(0.95)``: the best candidate under a predicted budget is
-        the one whose error is most in its favour.
+        For a choice under a latency budget use ``upper_ms(BUDGET_LEVEL)``: the best candidate under a predicted budget
+        is the one whose error is most in its favour, so the median breaks the budget too often.
         """
         result: NDArray[np.float64] = self.median_ms * np.exp(quantile(self.errors, coverage) * self.deviation)
         return result
