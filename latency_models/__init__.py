@@ -10,6 +10,7 @@ from latency_models.devices import names as device_names
 from latency_models.effects import Group, NetworkShape
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
+from latency_models.phases import Pipeline
 from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
 from latency_models.predictors.block_table import CalibratedPredictor
 from latency_models.predictors.roofline import RooflinePredictor
@@ -23,6 +24,7 @@ from latency_models.profiles import (
     read_profile,
     scan_profile,
 )
+from latency_models.residency import MemoryTarget, PeakMemory, peak_memory
 from latency_models.storage import load_predictor, save_predictor
 
 __all__ = [
@@ -39,7 +41,10 @@ __all__ = [
     "Group",
     "MeasurementJob",
     "MeasurementPlan",
+    "MemoryTarget",
     "NetworkShape",
+    "PeakMemory",
+    "Pipeline",
     "PlannedMeasurement",
     "ProfileReading",
     "RooflinePredictor",
@@ -59,6 +64,7 @@ __all__ = [
     "load_predictor",
     "measure_all",
     "next_measurements",
+    "peak_memory",
     "predict",
     "read_profile",
     "save_predictor",
