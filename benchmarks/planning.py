@@ -323,7 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON and Markdown")
     parser.add_argument("--records", type=Path, help="records of this host; measured into this file if it is missing")
-    parser.add_argument("--seeds", type=int, default=20, help="simulated phones, and fronts on the host")
+    parser.add_argument("--seeds", type=int, default=10, help="simulated phones, and fronts on the host")
     parser.add_argument("--spaces", nargs="*", default=["tiny/1", "snapgen_v/1"], help="spaces of the simulated phone")
     options = parser.parse_args()
     devices = {}
