@@ -8,10 +8,9 @@ from __future__ import annotations
 from latency_models.transfer.choice import choose_networks
 from latency_models.transfer.sources import SourceModels, fit_sources
 from latency_models.transfer.table import LatencyTable
-from latency_models.transfer.target import BUDGET_LEVEL, TargetPrediction, TargetPredictor, fit_target
+from latency_models.transfer.target import TargetPrediction, TargetPredictor, fit_target
 
 __all__ = [
-    "BUDGET_LEVEL",
     "LatencyTable",
     "SourceModels",
     "TargetPrediction",
