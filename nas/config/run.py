@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.config.document import Document, apply_overrides, read_document
 from nas.config.validation import validate
-from nas.core.cost import Budget
+from nas.core.cost import Budget, ComputeUnit
 from nas.core.scenario import ComputeUnits, Precision, Scenario
 from nas.core.schema import to_data
 from nas.quality.options import SupernetOptions
@@ -187,8 +187,14 @@ class ProfileSection(Section):
 
 
 class CalibrateSection(Section):
-    """How the predictor is fitted and checked."""
+    """How the predictor is fitted and checked.
 
+    ``os_build`` and ``compute_unit`` name what is priced where the records are of several; the most recent OS version
+    on the scenario's preferred unit when left out.
+    """
+
+    os_build: str | None = None
+    compute_unit: ComputeUnit | None = None
     folds: Annotated[int, Field(ge=2)] = 8
 
 

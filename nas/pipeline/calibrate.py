@@ -41,6 +41,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         ProfileError: The profile is damaged, mixed, or too small for the asked coverage.
     """
     config = context.config
+    section = present(config.calibrate, "calibrate")
     profiles, faults = read_records(context)
     for line in faults:
         _log.warning("%s", line)
@@ -51,7 +52,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         prior_device(context),
         CalibrationOptions(
             coverage=config.budget.coverage,
-            folds=present(config.calibrate, "calibrate").folds,
+            folds=section.folds,
+            os_build=section.os_build,
+            compute_unit=section.compute_unit,
             seed=context.streams.integer("folds"),
         ),
     )

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
-from latency_models import read_profile
+from latency_models import choose_networks, distinct_blocks, measure_all, read_profile
 from nas.cli.main import main
 from nas.core.cost import Budget
+from nas.core.errors import ProfileError
 from nas.core.evaluation import Evaluation, Proposal, Quality
+from nas.core.protocols import SilentProgress
+from nas.pipeline.calibrate import perform
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import load_cost_table
+from nas.pipeline.networks import block_job, network_jobs
 from nas.pipeline.planning import plan_measurements
+from nas.pipeline.profile import measurement_plan
 from nas.runs.front import FrontFile, write_front
 from tests.integration.small_run import SMALL_RUN
 from tests.latency_models.conftest import CountingBackend
@@ -159,3 +164,19 @@ def test_senseless_plans_are_refused(run: str, options: list[str], message: str)
     result = invoke("profile", run, *options)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_the_yaml_can_name_the_os_version_to_price(run: str) -> None:
+    context = open_run(run)
+    named = context.config.model_copy(
+        update={"calibrate": context.config.calibrate.model_copy(update={"os_build": "9Z9"})}  # type: ignore[union-attr]  # the small run has one
+    )
+    backend = Host()
+    jobs = [
+        block_job(spec, context.scenario, "cpu") for spec in distinct_blocks(context.space, context.scenario).values()
+    ]
+    jobs += network_jobs(context.space, choose_networks(context.space, 12, context.streams), context.scenario, "cpu")
+    context.path("profile").mkdir()
+    measure_all(backend, jobs, measurement_plan(context), context.path("profile", "records.jsonl"))
+    with pytest.raises(ProfileError, match="no records of OS version '9Z9' on 'cpu'; there are 'os' on 'cpu'"):
+        perform(replace(context, config=named), context.path("calibrate"), SilentProgress())
