@@ -4,13 +4,14 @@ from latency_models.calibration import CalibrationOptions, CalibrationReport, ca
 from latency_models.comparison import Comparison, compare
 from latency_models.cost_table import CostTable, Scores, compile_cost_table
 from latency_models.designing import Candidate, PlannedMeasurement, next_measurements
-from latency_models.devices import DeviceSpec
+from latency_models.devices import DeviceSpec, WeightFormat
 from latency_models.devices import get as device
 from latency_models.devices import names as device_names
 from latency_models.effects import Group, NetworkShape
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
 from latency_models.phases import Pipeline
+from latency_models.placement import BlockFailure
 from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
 from latency_models.predictors.block_table import CalibratedPredictor
 from latency_models.predictors.roofline import RooflinePredictor
@@ -24,11 +25,13 @@ from latency_models.profiles import (
     read_profile,
     scan_profile,
 )
+from latency_models.rates import FittedRates, RateSample, fit_rates
 from latency_models.residency import MemoryTarget, PeakMemory, peak_memory
 from latency_models.storage import load_predictor, save_predictor
 
 __all__ = [
     "Availability",
+    "BlockFailure",
     "CalibratedPredictor",
     "CalibrationOptions",
     "CalibrationReport",
@@ -38,6 +41,7 @@ __all__ = [
     "CostTable",
     "DeviceBackend",
     "DeviceSpec",
+    "FittedRates",
     "Group",
     "MeasurementJob",
     "MeasurementPlan",
@@ -47,8 +51,10 @@ __all__ = [
     "Pipeline",
     "PlannedMeasurement",
     "ProfileReading",
+    "RateSample",
     "RooflinePredictor",
     "Scores",
+    "WeightFormat",
     "append_record",
     "append_records",
     "calibrate",
@@ -60,6 +66,7 @@ __all__ = [
     "device",
     "device_names",
     "distinct_blocks",
+    "fit_rates",
     "generation_label",
     "load_predictor",
     "measure_all",
