@@ -16,6 +16,8 @@ from latency_models.conformal import needed
 from nas.core.errors import ProfileError
 
 COUNTS = (3, 5, 10, 20, 50, 100)  # measurements on a replayed device
+# Leaving out one physical device of NAS-Bench-201 at k = 20, 0 covers 87 % with random and 89 % with chosen networks.
+_DEVICE_ODDS = 2.0
 PRIOR_ERRORS = 10.0  # how many left-out errors the population's scale weighs against a device's own
 
 
@@ -46,14 +48,24 @@ def own_scale(errors: NDArray[np.float64], variances: NDArray[np.float64]) -> fl
     return float(np.sqrt((PRIOR_ERRORS + ratios.sum()) / (PRIOR_ERRORS + len(ratios))))
 
 
+def borrowed_level(level: float, devices: int) -> float:
+    """Level at which to take a quantile of the errors of ``devices`` replayed devices.
+
+    They are a sample of devices, and a new one may err more than any of them: the odds of the level grow by
+    ``2 / devices``. With 18 devices 0.9 becomes 0.909, with 4 it becomes 0.93.
+    """
+    _check_level(level)
+    odds = level / (1.0 - level) * (1.0 + _DEVICE_ODDS / devices)
+    return odds / (1.0 + odds)
+
+
 def quantile(errors: NDArray[np.float64], level: float) -> float:
     """The conformal quantile of sorted ``errors``: the ``ceil((n + 1) * level)``-th smallest.
 
     Raises:
         ProfileError: Too few errors for that level; says how many are needed.
     """
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"coverage must lie in (0, 1), got {level}")
+    _check_level(level)
     rank = int(np.ceil((len(errors) + 1) * level - 1e-9))
     if rank > len(errors):
         raise ProfileError(
@@ -61,3 +73,8 @@ def quantile(errors: NDArray[np.float64], level: float) -> float:
             hint=f"measure at least {needed(level)} networks, add source devices, or state a lower coverage",
         )
     return float(errors[rank - 1])
+
+
+def _check_level(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"coverage must lie in (0, 1), got {level}")

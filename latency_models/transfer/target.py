@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_models.transfer.intervals import own_scale, quantile
+from latency_models.transfer.intervals import borrowed_level, own_scale, quantile
 from latency_models.transfer.kernels import NAMES
 from latency_models.transfer.posterior import Posterior, condition
 from latency_models.transfer.sources import SourceModels
@@ -63,7 +63,7 @@ class TargetPredictor:
         posterior: Weighted covariances, conditioned on the measurements.
         scale: Own left-out errors over predicted ones, shrunk towards 1.
         errors: Sorted standardised errors borrowed from replays.
-        coverage: Of the two-sided interval.
+        level: Quantile of the absolute errors that the two-sided interval takes.
         description: Chosen covariances and left-out errors, JSON-able.
     """
 
@@ -71,7 +71,7 @@ class TargetPredictor:
     posterior: Posterior
     scale: float
     errors: NDArray[np.float64]
-    coverage: float
+    level: float
     description: dict[str, Any]
 
     def predict(self, indices: Sequence[int] | NDArray[np.intp]) -> TargetPrediction:
@@ -79,7 +79,7 @@ class TargetPredictor:
         rows = _rows(indices, len(self.sources.seen))
         mean, variance = self.posterior.predict(self.sources.at.rows(rows))
         deviation = np.sqrt(variance) * self.scale
-        width = quantile(np.sort(np.abs(self.errors)), self.coverage) * deviation
+        width = quantile(np.sort(np.abs(self.errors)), self.level) * deviation
         return TargetPrediction(
             median_ms=np.exp(mean),
             low_ms=np.exp(mean - width),
@@ -121,9 +121,10 @@ def fit_target(
     standardised = (logs - mean) / np.sqrt(variance)
     if len(replayed):
         scale, errors = own_scale(logs - mean, variance), replayed
+        level = borrowed_level(coverage, len(sources.devices))
     else:
-        scale, errors = 1.0, np.sort(standardised)
-    quantile(np.sort(np.abs(errors)), coverage)
+        scale, errors, level = 1.0, np.sort(standardised), coverage
+    quantile(np.sort(np.abs(errors)), level)
     description = {
         "measurements": len(rows),
         "seed": seed,
@@ -134,10 +135,11 @@ def fit_target(
         ],
         "left_out_mape_percent": float(100.0 * np.mean(np.abs(np.exp(mean - logs) - 1.0))),
         "own_scale": scale,
+        "coverage": coverage,
         "interval": "replayed sources" if len(replayed) else "own left-out errors",
     }
     return TargetPredictor(
-        sources=sources, posterior=posterior, scale=scale, errors=errors, coverage=coverage, description=description
+        sources=sources, posterior=posterior, scale=scale, errors=errors, level=level, description=description
     )
 
 

@@ -241,3 +241,9 @@ def test_one_source_device_is_enough(table: LatencyTable) -> None:
     sources = fit_sources(table, sources=table.devices[1:2], networks=100, seed=0)
     rows = choose_networks(sources, 8, seed=0)
     assert relative_errors(sources, new_device(table), rows).mean() < 0.15
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, 90.0])
+def test_a_coverage_that_is_no_share_is_refused(sources: SourceModels, table: LatencyTable, coverage: float) -> None:
+    with pytest.raises(ValueError, match=r"coverage must lie in \(0, 1\)"):
+        fit_target(sources, np.arange(5), new_device(table)[:5], coverage=coverage)

@@ -7,7 +7,7 @@ import pytest
 
 from latency_models.transfer.choice import least_variance
 from latency_models.transfer.curves import scaled_features
-from latency_models.transfer.intervals import Replays, own_scale, quantile
+from latency_models.transfer.intervals import Replays, borrowed_level, own_scale, quantile
 from latency_models.transfer.kernels import (
     LEVEL_VARIANCE,
     Coordinates,
@@ -184,3 +184,8 @@ def test_own_errors_widen_and_narrow_the_interval() -> None:
     ones = np.ones(20)
     assert own_scale(2.0 * ones, ones) == pytest.approx(np.sqrt((10 + 80) / 30))
     assert own_scale(0.0 * ones, ones) == pytest.approx(np.sqrt(10 / 30))
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 27 / 28), (4, 13.5 / 14.5), (18, 10 / 11)])
+def test_few_replayed_devices_widen_the_interval(devices: int, expected: float) -> None:
+    assert borrowed_level(0.9, devices) == pytest.approx(expected)
