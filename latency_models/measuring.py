@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.profiles import append_record, scan_profile
 from latency_models.summaries import anchor_reference, drift_ratio, steady_samples_ms
 from nas.core.errors import MeasurementError, ProfileError, UnavailableError
@@ -37,7 +38,8 @@ def measure_all(
     """Measure every job ``plan.passes`` times and append each record to ``path``.
 
     Each pass goes through the jobs in another random order, so that slow phases of the machine fall on different jobs
-    and none is measured in one phase only. Records already in ``path`` are not measured again.
+    and none is measured in one phase only; a backend that can be renewed is, before each pass but the first. Records
+    already in ``path`` are not measured again.
 
     Returns:
         The records of these jobs, earlier ones included.
@@ -59,6 +61,8 @@ def measure_all(
     for number in range(plan.passes):
         order = [job for job in jobs if done[job.subject] <= number]
         streams.python("measurement-order", number).shuffle(order)
+        if number > 0 and order and isinstance(backend, FreshProcessBackend):
+            backend.renew()
         for job in order:
             show.update(finished, total, f"{job.level} {job.subject}")
             memory = plan.measure_memory and done[job.subject] == 0

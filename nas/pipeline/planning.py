@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import latency_models
 from latency_models import Candidate, Group, PlannedMeasurement, distinct_blocks, next_measurements
+from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.dataset import build_dataset, shape_of
 from latency_models.designing import front_sd_ratio
 from latency_models.observations import observe
@@ -112,9 +113,10 @@ def take_measurements(context: Context, plan: ProfilePlan, folder: Path, progres
     backend = host_backend(context)
     planned = list(_jobs(context, plan, backend.device))
     jobs = [*planned, *phase_jobs(context, backend.device)]
-    profiles = latency_models.measure_all(
-        backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress
-    )
+    with FreshProcessBackend(backend) as renewed:
+        profiles = latency_models.measure_all(
+            renewed, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress
+        )
     return f"measured {len(planned)} planned blocks and networks on {backend.name}, {len(profiles.records)} records"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from latency_models import MeasurementPlan, call_label, choose_networks, distinct_blocks, measure_all
+from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.backends.torch_host import TorchHostBackend
 from nas.core.errors import UnavailableError
 from nas.pipeline.context import present
@@ -36,7 +37,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     jobs = [block_job(spec, context.scenario, backend.device) for spec in blocks.values()]
     jobs += phase_jobs(context, backend.device)
     jobs += network_jobs(context.space, networks, context.scenario, backend.device)
-    profiles = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
+    with FreshProcessBackend(backend) as renewed:
+        profiles = measure_all(renewed, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
     return (
         f"measured {len(blocks)} blocks and {len(networks)} networks on {backend.name} "
         f"({backend.describe().chip}), {len(profiles.records)} records"
