@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.core.errors import InputError
+from nas.core.errors import InputError, UnavailableError
 from nas.export.shims import load_coremltools
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHT_FILE = "Data/com.apple.CoreML/weights/weight.bin"
+# iOS 26, coremltools 9.0's _SPECIFICATION_VERSION_IOS_26; what a later one means is not known.
+NEWEST_SPECIFICATION = 10
 # MIL's blob storage: each record of weight.bin starts with this word (coremltools, mlmodel/src/MILBlob).
 SENTINEL = 0xDEADBEEF
 RECORD = np.dtype([("sentinel", "<u4"), ("type", "<u4"), ("num_bytes", "<u8"), ("offset", "<u8")])
@@ -72,7 +74,7 @@ def read_package(path: Path) -> Package:
         InputError: A file is missing or damaged, or the package holds no ML Program.
         UnavailableError: coremltools, whose protobuf classes are used, is not installed.
     """
-    specification = _specification(path)
+    specification = read_specification(path)
     description = specification.description
     operations: Counter[str] = Counter()
     dtypes: dict[str, set[str]] = {}
@@ -106,7 +108,13 @@ def digest_tensor(values: np.ndarray[Any, Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _specification(path: Path) -> Any:
+def read_specification(path: Path) -> Any:
+    """Parse a package's protobuf.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds no ML Program.
+        UnavailableError: coremltools is missing, or the specification is newer than ``NEWEST_SPECIFICATION``.
+    """
     load_coremltools()
     from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError
@@ -120,6 +128,11 @@ def _specification(path: Path) -> Any:
         raise InputError(f"{path / MODEL_FILE}: damaged: {error}", hint="export again") from error
     if specification.WhichOneof("Type") != "mlProgram":
         raise InputError(f"{path}: holds {specification.WhichOneof('Type')!r}, needs an ML Program")
+    if specification.specificationVersion > NEWEST_SPECIFICATION:
+        raise UnavailableError(
+            f"{path}: specification {specification.specificationVersion}, known here up to {NEWEST_SPECIFICATION}",
+            hint="update this toolkit, or export with an older minimum_os",
+        )
     return specification
 
 

@@ -1,0 +1,130 @@
+"""Compressed weights made dense, and values made small and large again.
+
+Formulas: coremltools 9.0, ops/defs/iOS16/constexpr_ops.py, iOS17/quantization_ops.py and iOS18/compression.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from nas.export.mil.operations.registry import Inputs, kernel
+from nas.export.mil.values import ELEMENT_TYPES, unpack_bits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@kernel("constexpr_cast")
+def _cast(inputs: Inputs) -> Tensor:
+    return inputs.tensor("source_val")
+
+
+@kernel("constexpr_affine_dequantize")
+def _affine_dequantize(inputs: Inputs) -> Tensor:
+    data, axis = inputs.tensor("quantized_data"), inputs.integer("axis")
+    return _along(inputs.tensor("scale"), data, axis) * (data - _along(inputs.tensor("zero_point"), data, axis))
+
+
+@kernel("constexpr_lut_to_dense")
+def _lut_to_dense(inputs: Inputs) -> Tensor:
+    indices, lut = inputs.tensor("indices"), inputs.tensor("lut")
+    if not inputs.has("shape"):
+        return _looked_up(indices, lut, inputs)
+    shape = inputs.integers("shape")  # iOS 16: one table, packed indices
+    packed = indices.to(torch.uint8).numpy()
+    numbers = unpack_bits(packed, bits=int(math.log2(lut.numel())), count=math.prod(shape))
+    return lut[torch.from_numpy(numbers).long()].reshape(shape)
+
+
+@kernel("constexpr_sparse_to_dense")
+def _sparse_to_dense(inputs: Inputs) -> Tensor:
+    mask = inputs.tensor("mask")
+    if inputs.has("shape"):  # iOS 16: packed bits
+        shape = inputs.integers("shape")
+        bits = unpack_bits(mask.to(torch.uint8).numpy(), bits=1, count=math.prod(shape))
+        mask = torch.from_numpy(bits).reshape(shape)
+    return _dense(mask, inputs.tensor("nonzero_data"))
+
+
+@kernel("constexpr_blockwise_shift_scale")
+def _blockwise_shift_scale(inputs: Inputs) -> Tensor:
+    return _shifted(inputs.tensor("data"), inputs)
+
+
+@kernel("constexpr_sparse_blockwise_shift_scale")
+def _sparse_blockwise_shift_scale(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    mask = inputs.tensor("data_mask")
+    return mask, _shifted(_dense(mask, inputs.tensor("nonzero_data")), inputs)[mask != 0]
+
+
+@kernel("constexpr_lut_to_sparse")
+def _lut_to_sparse(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    mask, lut = inputs.tensor("indices_mask"), inputs.tensor("lut")
+    values = _looked_up(_dense(mask, inputs.tensor("indices_nonzero_data")), lut, inputs)
+    if lut.shape[-1] > 1:
+        mask = mask.repeat_interleave(lut.shape[-1], dim=inputs.integer("vector_axis"))
+    return mask, values[mask != 0]
+
+
+@kernel("quantize")
+def _quantize(inputs: Inputs) -> Tensor:
+    x, axis = inputs.tensor("input"), inputs.integer("axis", 0)
+    scaled = torch.round(x / _along(inputs.tensor("scale"), x, axis))
+    if inputs.has("zero_point"):
+        scaled = scaled + _along(inputs.tensor("zero_point"), x, axis)
+    element = ELEMENT_TYPES[inputs.outputs[0].element.name]
+    low, high = (-128, 127) if element.name == "int8" else (0, 255)
+    return scaled.clamp(low, high).to(element.compute)
+
+
+@kernel("dequantize")
+def _dequantize(inputs: Inputs) -> Tensor:
+    x, axis = inputs.tensor("input"), inputs.integer("axis", 0)
+    zero = _along(inputs.tensor("zero_point"), x, axis) if inputs.has("zero_point") else 0
+    return (x - zero) * _along(inputs.tensor("scale"), x, axis)
+
+
+def _along(vector: Tensor, data: Tensor, axis: int) -> Tensor:
+    """Return a scalar as it is, a vector in the shape that broadcasts along ``axis`` of ``data``."""
+    if vector.ndim == 0:
+        return vector
+    shape = [1] * data.ndim
+    shape[axis] = -1
+    return vector.reshape(shape)
+
+
+def _dense(mask: Tensor, values: Tensor) -> Tensor:
+    dense = torch.zeros(mask.shape, dtype=values.dtype)
+    dense[mask != 0] = values
+    return dense
+
+
+def _shifted(data: Tensor, inputs: Inputs) -> Tensor:
+    scale = _repeated(inputs.tensor("scale"), data)
+    offset = inputs.optional("offset")
+    return scale * (data if offset is None else data - _repeated(offset, data))
+
+
+def _repeated(blocks: Tensor, data: Tensor) -> Tensor:
+    """Return one value per block as one per element; the block's size is the ratio of the shapes."""
+    for axis, (size, count) in enumerate(zip(data.shape, blocks.shape, strict=True)):
+        blocks = blocks.repeat_interleave(size // count, dim=axis) if 1 < count < size else blocks
+    return blocks
+
+
+def _looked_up(indices: Tensor, lut: Tensor, inputs: Inputs) -> Tensor:
+    """Return table entries: ``lut`` is (groups along each axis of ``indices``..., entries, vector)."""
+    groups, (entries, vector) = lut.shape[:-2], lut.shape[-2:]
+    table = torch.zeros((), dtype=torch.long)
+    for axis, (size, count) in enumerate(zip(indices.shape, groups, strict=True)):
+        shape = [1] * indices.ndim
+        shape[axis] = size
+        table = table * count + (torch.arange(size) // (size // count)).reshape(shape)
+    found = lut.reshape(-1, vector)[table * entries + indices.long()]  # (indices..., vector)
+    if vector == 1:
+        return found.squeeze(-1)
+    axis = inputs.integer("vector_axis") % indices.ndim
+    return found.movedim(-1, axis + 1).flatten(axis, axis + 1)
