@@ -18,7 +18,7 @@ from latency_models.conformal import (
     ratio_interval,
     session_scores,
 )
-from latency_models.dataset import Dataset, build_dataset, fit_constants
+from latency_models.dataset import Dataset, build_dataset, fit_constants, known_features
 from latency_models.domain import fit_domain
 from latency_models.held_out import (
     HeldOut,
@@ -34,6 +34,7 @@ from latency_models.memory_fit import network_readings
 from latency_models.observations import Observations, observe
 from latency_models.posterior import Posterior, add_networks, fit_blocks
 from latency_models.predictors.block_table import BlockRise, CalibratedModel, CalibratedPredictor
+from latency_models.predictors.roofline import home_units
 from latency_models.pricing import IntervalRatios
 from latency_models.profiles import call_label, shape_label, single_device
 from latency_models.reporting import (
@@ -49,6 +50,7 @@ from latency_models.summaries import machine_swing_ratio
 from nas.core.cost import ComputeUnit
 from nas.core.errors import ProfileError
 from nas.core.files import canonical_json, sha256_text
+from nas.core.profile import ProfileSet
 from nas.core.schema import to_data
 
 if TYPE_CHECKING:
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from latency_models.devices import DeviceSpec
     from latency_models.effects import Group
     from latency_models.memory_fit import MemoryReading
-    from nas.core.profile import ProfileSet
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
 
@@ -123,12 +124,15 @@ def calibrate(
     rates = fit_constants(observations, workloads.values(), scenario, device)
     data = build_dataset(observations, workloads, scenario, rates.device(device))
     alone = fit_blocks(data.effects, data.blocks, data.prior)
-    readings = network_readings(profiles, workloads)
-    networks = _networks(observations, data, workloads, readings)
-    timed = {network.summary.subject for network in networks}
+    group = priced_group(observations, scenario, device, options)
+    unit = group.compute_unit
+    readings = network_readings(_on_unit(profiles, unit), workloads)
+    networks = _networks(observations, data, workloads, readings, unit)
+    timed = {network.summary.subject for network in networks if network.time.group.compute_unit == unit}
     exceeded = [(workloads[name], reading) for name, reading in readings.items() if name not in timed]
-    group = _priced_group(observations, scenario, device, options)
-    base = _base_model(profiles, observations, data, group=group, scenario=scenario, device=device, options=options)
+    base = _base_model(
+        profiles, observations, workloads, group=group, scenario=scenario, device=device, options=options
+    )
     base = replace(base, constants=rates.constants, working_set_factor=rates.working_set_factor)
     folds = deal_folds([network.summary.subject for network in networks], folds=options.folds, seed=options.seed)
     held_out = hold_out(base, alone, networks, folds, observations, data, exceeded)
@@ -172,23 +176,33 @@ def _networks(
     data: Dataset,
     workloads: Mapping[str, Workload],
     readings: Mapping[str, MemoryReading],
+    unit: ComputeUnit,
 ) -> tuple[MeasuredNetwork, ...]:
+    """Join times with workloads; only networks on ``unit`` have a reading, for units hold memory differently."""
     timed = [time for time in data.networks if not time.exceeded]
     return tuple(
         MeasuredNetwork(
             summary=item.summary,
             time=time,
             workload=workloads[time.subject],
-            reading=readings.get(time.subject),
+            reading=readings.get(time.subject) if time.group.compute_unit == unit else None,
         )
         for item, time in zip(observations.networks, timed, strict=True)
     )
 
 
-def _priced_group(
+def _on_unit(profiles: ProfileSet, unit: ComputeUnit) -> ProfileSet:
+    return ProfileSet(records=tuple(record for record in profiles.records if record.device.compute_unit == unit))
+
+
+def priced_group(
     observations: Observations, scenario: Scenario, device: DeviceSpec, options: CalibrationOptions
 ) -> Group:
-    """Return the group to price: as asked, else the scenario's unit where it was measured, on the most recent OS."""
+    """Return the group to price: as asked, else the scenario's unit where it was measured, on the most recent OS.
+
+    Raises:
+        ProfileError: Nothing was timed where the options ask for; what was is listed.
+    """
     groups = {item.group for item in (*observations.blocks, *observations.networks)}
     units = {group.compute_unit for group in groups}
     unit = options.compute_unit or device.unit_for(scenario.compute_units).compute_unit
@@ -206,7 +220,7 @@ def _priced_group(
 def _base_model(
     profiles: ProfileSet,
     observations: Observations,
-    data: Dataset,
+    workloads: Mapping[str, Workload],
     *,
     group: Group,
     scenario: Scenario,
@@ -217,11 +231,12 @@ def _base_model(
     rises = {
         item.summary.subject: item.summary.peak_memory_mb
         for item in observations.blocks
-        if item.summary.peak_memory_mb is not None
+        if item.summary.peak_memory_mb is not None and item.group.compute_unit == group.compute_unit
     }
+    home = home_units(device, group.compute_unit, scenario.compute_units, scenario.precision)[0]
     ratios_mb = [
         rises[signature] / (block.alone_bytes / 1e6)
-        for signature, block in data.features.items()
+        for signature, block in known_features(workloads.values(), home.lowered).items()
         if signature in rises and block.alone_bytes > 0
     ]
     outside = (1.0 / device.prior_factor.value, device.prior_factor.value)

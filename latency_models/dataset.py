@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from latency_models.predictors.roofline import home_units, placed_ms
 from latency_models.rates import UNFITTED, FittedRates, RateSample, fit_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from latency_models.devices import DeviceSpec
     from latency_models.lowering import Lowering
@@ -32,13 +31,12 @@ _SETTINGS: dict[str, ComputeUnits] = {"gpu": "cpu_and_gpu", "cpu": "cpu_only"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Input of a fit; ``features`` are of every block of the given workloads, by signature."""
+    """Input of a fit."""
 
     effects: Effects
     blocks: tuple[BlockTime, ...]
     networks: tuple[NetworkTime, ...]
     prior: DevicePrior
-    features: Mapping[str, BlockFeatures]
 
 
 def build_dataset(
@@ -62,7 +60,7 @@ def build_dataset(
     units = sorted({group.compute_unit for group in every_group})
     homes = {unit: home_units(device, unit, scenario.compute_units, scenario.precision) for unit in units}
     spec = homes[every_group[0].compute_unit][0] if every_group else device.units[0]
-    features = known_features(workloads.values(), spec.lowered)
+    features = known_features(workloads.values())
     known = {
         signature: KnownBlock(
             signature=signature,
@@ -83,7 +81,6 @@ def build_dataset(
             call_overhead_ms=spec.call_overhead_ms.value,
             weights_mb=float(np.median([workload.weight_bytes for workload in workloads.values()])) / 1e6,
         ),
-        features=features,
     )
 
 

@@ -388,6 +388,34 @@ def test_the_os_version_to_price_can_be_named_and_must_be_known(
         calibrate(both, workloads, scenario, DEVICE, CalibrationOptions(os_build="9"))
 
 
+def on_gpu(profiles: ProfileSet, *, memory_factor: float) -> ProfileSet:
+    """Add the same records of another compute unit, which takes ``memory_factor`` times as much memory."""
+    other = tuple(
+        replace(
+            record,
+            device=replace(record.device, compute_unit="gpu"),
+            peak_memory_mb=None if record.peak_memory_mb is None else memory_factor * record.peak_memory_mb,
+            taken_at=f"tomorrow {record.taken_at}",
+        )
+        for record in profiles.records
+    )
+    return ProfileSet(records=profiles.records + other)
+
+
+def test_memory_of_another_compute_unit_does_not_move_the_priced_ones(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
+) -> None:
+    profiles, phone = profile_phone(space, scenario, networks, tmp_path / "records.jsonl")
+    both = on_gpu(profiles, memory_factor=3.0)
+    predictor, report = calibrate(both, workloads_of(space, scenario, networks), scenario, DEVICE)
+    assert predictor.model.compute_unit == "cpu"
+    for architecture in networks[:4]:
+        workload = space.workload(architecture, scenario)
+        truth = workload.weight_bytes / 1e6 + phone.true_memory_mb(architecture.digest)
+        assert predict(predictor, workload, scenario).peak_memory_mb == pytest.approx(truth, rel=1e-3)
+    assert sum(row.measured_memory_mb is not None for row in report.networks) == len(networks)
+
+
 def test_throttled_records_are_left_out_and_counted(
     space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
 ) -> None:
