@@ -220,6 +220,9 @@ class MemoryTerms:
 def phase_of_workload(phase: OtherPhase, workload: Workload, predictor: CostPredictor, *, calls: int = 1) -> PhasePrice:
     """Price a phase from its analytic description with the predictor that prices the denoiser.
 
+    An overhead below 0 is how much less the denoisers took than the sum of their blocks, and no time of an empty call:
+    other networks pay no overhead then.
+
     Args:
         phase: Which phase.
         workload: One call of it.
@@ -227,7 +230,7 @@ def phase_of_workload(phase: OtherPhase, workload: Workload, predictor: CostPred
         calls: How often it runs in one generation.
     """
     price, ratios = predictor.price(workload), predictor.ratios
-    inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
+    inside = calls * (max(0.0, price.overhead_ms) + sum(block.latency_ms for block in price.blocks if block.in_domain))
     outside = calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
     low, high = (inside * ratios.latency[end] + outside * ratios.outside[end] for end in (0, 1))
     return PhasePrice(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from latency_models.pricing import predict
 from nas.core.cost import Infeasibility
 
 if TYPE_CHECKING:
+    from latency_models.pricing import WorkloadPrice
     from nas.core.scenario import Scenario
+    from nas.core.workload import Workload
     from tests.latency_models.conftest import SmallSpace
 
 
@@ -103,6 +105,30 @@ def test_a_phase_from_its_workload_costs_what_the_denoiser_would(space: SmallSpa
     assert found.latency_ms.high == pytest.approx(alone.latency_interval_ms.high)
     assert sum(found.memory_mb or ()) == pytest.approx(alone.peak_memory_mb)
     assert (found.origin, found.in_domain) == ("predicted", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correcting:
+    """A predictor whose networks take less than the sum of their blocks: its overhead is below 0."""
+
+    inner: RooflinePredictor
+    overhead_ms: float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def price(self, workload: Workload) -> WorkloadPrice:
+        return replace(self.inner.price(workload), overhead_ms=self.overhead_ms)
+
+
+def test_what_the_denoisers_sum_is_corrected_by_is_not_taken_off_other_phases(
+    space: SmallSpace, scenario: Scenario
+) -> None:
+    roofline = RooflinePredictor(devices.get("host_cpu"), precision="float32", compute_units="cpu_only")
+    workload = space.workload(space.from_options([0, 0, 0]), scenario)
+    blocks_ms = sum(block.latency_ms for block in roofline.price(workload).blocks)
+    predictor: Any = Correcting(inner=roofline, overhead_ms=-2.0 * blocks_ms)
+    assert phase_of_workload("decoder", workload, predictor).latency_ms.value == pytest.approx(blocks_ms)
 
 
 def test_a_phase_that_does_not_run_stops_every_generation(space: SmallSpace, scenario: Scenario) -> None:
