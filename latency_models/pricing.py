@@ -196,7 +196,7 @@ def _block_interval(block: BlockPrice, ratios: IntervalRatios, calls: int) -> In
 def _blocks(
     price: WorkloadPrice, ratios: IntervalRatios, calls: int, pipeline: Pipeline, activation_mb: float
 ) -> tuple[BlockCost, ...]:
-    """Return what adds up to the latency: the other phases around the denoiser's blocks, and the overhead."""
+    """Return what adds up to the latency: the other phases around the denoiser's blocks, and what they leave."""
     terms = pipeline.memory()
     held_mb = price.weights_mb + terms.weights_mb + terms.arenas_mb
     blocks = [
@@ -211,11 +211,12 @@ def _blocks(
     ]
     others = pipeline.blocks(weights_mb=price.weights_mb, activation_mb=activation_mb)
     between_ms = sum(phase.latency_ms.value for phase in pipeline.phases if phase.phase == "overhead")
+    left_ms = calls * price.overhead_ms + between_ms
     return (
         *(block for block in others if block.block == "text_encoder"),
         *blocks,
         *(block for block in others if block.block == "decoder"),
-        BlockCost(block="overhead", latency_ms=calls * price.overhead_ms + between_ms, memory_mb=held_mb),
+        BlockCost(block="correction" if left_ms < 0.0 else "overhead", latency_ms=left_ms, memory_mb=held_mb),
     )
 
 

@@ -78,8 +78,9 @@ class PhaseCost:
 class CostEstimate:
     """Latency of one generation and peak memory, with intervals and origin.
 
-    ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``. ``phases`` sums to it too;
-    files of versions before phases have none, their cost is of the denoiser alone.
+    ``blocks`` sums to ``latency_ms``; what no block accounts for is the block ``overhead``, or ``correction`` where it
+    is below 0: no time that passes, but what networks were measured to take less than the sum of their blocks.
+    ``phases`` sums to it too; files of versions before phases have none, their cost is of the denoiser alone.
     ``in_domain`` is False when the predictor had to extrapolate, and ``domain_note`` says why. With anything in
     ``infeasible`` the network does not run on the device in this scenario, whatever its latency would be.
     """

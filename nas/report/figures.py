@@ -60,30 +60,6 @@ class ParetoFigure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockShare:
-    """Cost of one block of the chosen architecture; ``role`` is temporal, backbone, other phase or overhead."""
-
-    block: str
-    role: str
-    latency_ms: float
-    memory_mb: float
-    compute_unit: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakdownFigure:
-    """Blocks in execution order; latencies sum to the total, memories are levels while each block runs."""
-
-    blocks: tuple[BlockShare, ...]
-    latency_ms: float
-    peak_memory_mb: float
-    temporal_ratio: float
-    origin: str
-    predictor: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One network predicted and measured, in the figure's unit."""
 
@@ -183,40 +159,6 @@ def pareto_figure(front: FrontFile | None, evaluations: Sequence[Evaluation]) ->
         origin=first.cost.origin,
         device=first.cost.device,
     )
-
-
-def breakdown_figure(evaluation: Evaluation) -> BreakdownFigure:
-    """Return the blocks of one candidate's cost in execution order, each with its role."""
-    cost = evaluation.cost
-    blocks = tuple(
-        BlockShare(
-            block=item.block,
-            role=block_role(item.block),
-            latency_ms=item.latency_ms,
-            memory_mb=item.memory_mb,
-            compute_unit=item.compute_unit,
-        )
-        for item in cost.blocks
-    )
-    temporal = sum(item.latency_ms for item in blocks if item.role == "temporal")
-    return BreakdownFigure(
-        blocks=blocks,
-        latency_ms=cost.latency_ms,
-        peak_memory_mb=cost.peak_memory_mb,
-        temporal_ratio=temporal / cost.latency_ms if cost.latency_ms else 0.0,
-        origin=cost.origin,
-        predictor=cost.predictor,
-        device=cost.device,
-    )
-
-
-def block_role(block: str) -> str:
-    """Return ``overhead``, ``other phase``, ``temporal`` (the name has a part ``temporal``) or ``backbone``."""
-    if block == "overhead":
-        return "overhead"
-    if block in ("text_encoder", "decoder"):
-        return "other phase"
-    return "temporal" if "temporal" in block.split(".") else "backbone"
 
 
 def closed_loop_figures(loop: ClosedLoop) -> tuple[AgreementFigure, ...]:

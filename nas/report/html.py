@@ -13,6 +13,7 @@ from nas.core import units
 from nas.core.errors import InputError
 from nas.core.files import write_text_atomically
 from nas.report import facts, figures, plots
+from nas.report.breakdown import breakdown_figure
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
 from nas.report.origins import origins
@@ -85,7 +86,7 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
         "phases": phases_figure(files.front),
         "phases_plot": _phases(files),
-        "breakdown": figures.breakdown_figure(files.selected) if files.selected else None,
+        "breakdown": breakdown_figure(files.selected) if files.selected else None,
         "breakdown_plots": _breakdown(files),
         "agreements": agreements,
         "agreement_plots": [
@@ -159,7 +160,7 @@ def _phases(files: RunFiles) -> Drawing | None:
 def _breakdown(files: RunFiles) -> list[Drawing]:
     if files.selected is None:
         return []
-    figure = figures.breakdown_figure(files.selected)
+    figure = breakdown_figure(files.selected)
     return [
         _drawing(f"blocks-{name}", f"{name.capitalize()} per block", plots.breakdown_plot(figure, name))
         for name in ("latency", "memory")

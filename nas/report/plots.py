@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go
 
-    from nas.report.figures import AgreementFigure, BreakdownFigure, Candidate, CurveFigure, ParetoFigure
+    from nas.report.breakdown import BreakdownFigure
+    from nas.report.figures import AgreementFigure, Candidate, CurveFigure, ParetoFigure
 
 # Mid tones with at least 3:1 contrast on both the white and the dark page; told apart by the colour-blind.
 BLUE = "#3b7dd8"
@@ -24,7 +25,13 @@ GREEN = "#2f9e6e"
 GREY = "#868e96"
 FAINT = "rgba(134,142,150,0.55)"
 MOST_INTERVALS = 30
-ROLE_COLOURS = {"temporal": ORANGE, "backbone": BLUE, "other phase": GREEN, "overhead": GREY}
+ROLE_COLOURS = {
+    "temporal": ORANGE,
+    "backbone": BLUE,
+    "other phase": GREEN,
+    "overhead": GREY,
+    "correction": GREY,
+}
 
 
 def pareto_plot(figure: ParetoFigure) -> go.Figure:

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import write_text_atomically
-from nas.report.figures import breakdown_figure
+from nas.report.breakdown import breakdown_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -131,6 +131,17 @@ def test_what_the_denoisers_sum_is_corrected_by_is_not_taken_off_other_phases(
     assert phase_of_workload("decoder", workload, predictor).latency_ms.value == pytest.approx(blocks_ms)
 
 
+def test_blocks_that_take_more_than_the_network_are_followed_by_a_correction(
+    space: SmallSpace, scenario: Scenario
+) -> None:
+    roofline = RooflinePredictor(devices.get("host_cpu"), precision="float32", compute_units="cpu_only")
+    predictor: Any = Correcting(inner=roofline, overhead_ms=-0.01)
+    cost = predict(predictor, space.workload(space.from_options([0, 0, 0]), scenario), scenario)
+    last_ms = -0.01 * scenario.denoiser_calls
+    assert (cost.blocks[-1].block, cost.blocks[-1].latency_ms) == ("correction", pytest.approx(last_ms))
+    assert sum(block.latency_ms for block in cost.blocks) == pytest.approx(cost.latency_ms)
+
+
 def test_a_phase_that_does_not_run_stops_every_generation(space: SmallSpace, scenario: Scenario) -> None:
     predictor = RooflinePredictor(devices.get("host_cpu"), precision="float32", compute_units="cpu_only")
     fault = Infeasibility(block="decoder.middle", compute_unit="cpu", reason="too wide", source="test")

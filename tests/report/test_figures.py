@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nas.core.architecture import Architecture
+from nas.core.cost import BlockCost
 from nas.report import figures
+from nas.report.breakdown import block_role, breakdown_figure
 from nas.report.calibration import calibration_figures
 from nas.report.run_files import ClosedLoop, ClosedLoopRow, TrainedRun, read_run
 
@@ -40,9 +42,22 @@ def test_budget_that_the_search_kept_is_drawn(finished_run: Path) -> None:
 def test_breakdown_keeps_execution_order_and_sums_to_the_latency(finished_run: Path) -> None:
     chosen = read_run(finished_run).selected
     assert chosen is not None
-    figure = figures.breakdown_figure(chosen)
+    figure = breakdown_figure(chosen)
     assert [item.block for item in figure.blocks] == [item.block for item in chosen.cost.blocks]
     assert sum(item.latency_ms for item in figure.blocks) == pytest.approx(figure.latency_ms)
+
+
+def test_a_correction_is_stated_as_what_is_taken_off(finished_run: Path) -> None:
+    chosen = read_run(finished_run).selected
+    assert chosen is not None
+    blocks = (
+        BlockCost(block="down0", latency_ms=120.0, memory_mb=2.0),
+        BlockCost(block="correction", latency_ms=-20.0, memory_mb=1.0),
+    )
+    figure = breakdown_figure(replace(chosen, cost=replace(chosen.cost, latency_ms=100.0, blocks=blocks)))
+    assert [item.role for item in figure.blocks] == ["backbone", "correction"]
+    assert figure.correction_ms == 20.0
+    assert breakdown_figure(chosen).correction_ms == 0.0
 
 
 @pytest.mark.parametrize(
@@ -52,11 +67,12 @@ def test_breakdown_keeps_execution_order_and_sums_to_the_latency(finished_run: P
         ("down0.1", "backbone"),
         ("down0.1.attention", "backbone"),
         ("overhead", "overhead"),
+        ("correction", "correction"),
         ("temporally.named", "backbone"),
     ],
 )
 def test_role_of_a_block_is_a_part_of_its_name(block: str, role: str) -> None:
-    assert figures.block_role(block) == role
+    assert block_role(block) == role
 
 
 def test_agreement_summary_is_worked_out_from_the_points() -> None:
