@@ -74,10 +74,10 @@ def test_extrapolation_is_explained(finished_run: Path) -> None:
     ],
 )
 def test_interval_after_selection_stands_beside_the_one_before(
-    finished_run: Path, seen: tuple[float | None, float | None], words: str
+    run_dir: Path, seen: tuple[float | None, float | None], words: str
 ) -> None:
-    write_effect(finished_run, seen)
-    headline = facts.headline(read_run(finished_run))
+    write_effect(run_dir, seen)
+    headline = facts.headline(read_run(run_dir))
     assert headline is not None
     fact = next(fact for fact in headline.facts if fact.label == "Latency, allowing for the selection")
     assert (fact.value[:3], fact.value[4:7]) == ("100", "200")
