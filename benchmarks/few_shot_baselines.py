@@ -21,7 +21,7 @@ _RIDGE_STRENGTHS = 10.0 ** np.arange(-4.0, 4.1, 0.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:
-    """What a predictor says of some networks: median, 90 % interval, and a bound that 90 % stay below.
+    """What a predictor says of some networks: median, 90 % interval, and a bound that 80 % stay below.
 
     Limits are None where it has no interval.
     """

@@ -34,7 +34,9 @@ OURS_RANDOM, OURS_CHOSEN = "ours_random", "ours_chosen"
 METHODS = (OURS_CHOSEN, OURS_RANDOM, *baselines.BASELINES)
 LEFT_OUT = "left out"  # protocol of a group whose targets' machines are no sources
 COVERAGE = 0.9
-UPPER_COVERAGE = 0.9  # one-sided, what a choice under a budget is bounded by
+# One-sided, what a choice under a budget is bounded by. With all cells of NB201 to choose from, k = 20 and one machine
+# left out: 0.7 breaks 4.9 % of budgets for 0.30 points of regret, 0.8 3.0 % for 0.44 (the median 10.4 % for 0.18).
+UPPER_COVERAGE = 0.8
 TIMED_AT, TIMED_PREDICTIONS, TIMED_REPEATS = 20, 10_000, 3
 TIMED = (OURS_RANDOM, "gp", "gp_factors")
 FEWEST_TESTED = 30

@@ -51,16 +51,11 @@ def interval(prediction: Prediction, true_ms: np.ndarray) -> dict[str, float | N
 
 
 def budget_choices(prediction: Prediction, true_ms: np.ndarray, quality: np.ndarray) -> dict[str, Any]:
-    """Return the scores of a choice by the predicted median and of one by the upper bound.
-
-    A budget counts as kept up to 5 % above it, so the bound may be as far above it too. Without an interval both
-    choices are by the median.
-    """
+    """Return the scores of a choice by the predicted median and of one by the upper bound, where there is one."""
     by_median = budget_choice(prediction.median_ms, true_ms, quality)
     if prediction.upper_ms is None:
         return {"choice_by_median": by_median, "choice_by_upper": by_median}
-    by_upper = budget_choice(prediction.upper_ms / VIOLATION_RATIO, true_ms, quality)
-    return {"choice_by_median": by_median, "choice_by_upper": by_upper}
+    return {"choice_by_median": by_median, "choice_by_upper": budget_choice(prediction.upper_ms, true_ms, quality)}
 
 
 def budget_choice(bound_ms: np.ndarray, true_ms: np.ndarray, quality: np.ndarray) -> dict[str, float | None]:

@@ -142,8 +142,8 @@ def _preamble(result: dict[str, Any]) -> list[str]:
         f"{settings['source_networks']} networks of each source device. A figure is the mean over draws, then over "
         "devices; all methods get the same random networks, and 'chosen' ones pick theirs before anything is measured. "
         "Coverage and half-width are those of the 90 % interval. Violations are budgets exceeded by more than 5 %, "
-        "regret is accuracy points lost on the others; a choice is bound by the 90 % one-sided upper end (allowed to "
-        "pass the budget by the same 5 %), in brackets by the point prediction.",
+        "regret is accuracy points lost on the others; a choice among the tested networks is bound by the 80 % "
+        "one-sided upper end, in brackets by the point prediction.",
     ]
 
 
