@@ -86,7 +86,7 @@ def measure(folder: Path, *, threads: int) -> dict[str, Any]:
     fill_zeros(denoiser)
     build_s, build_rss_mb = time.monotonic() - start, peak_rss_mb()
     clock = _Clock()
-    model = export_denoiser(denoiser, SCENARIO, folder, progress=clock)
+    model = export_denoiser(denoiser, SCENARIO, folder, parity=False, progress=clock)
     del denoiser
     start = time.monotonic()
     package = read_package(folder / model.package)

@@ -305,11 +305,13 @@ class ExportSection(Section):
     """The Core ML package.
 
     ``image_weights`` is a local SD v1.5 UNet (a diffusers folder or one safetensors file) for the backbone of a network
-    that this run did not train; without it such a network keeps its fresh weights.
+    that this run did not train; without it such a network keeps its fresh weights. ``parity`` computes the saved
+    package and compares its outputs with the network's: two passes of each on this machine.
     """
 
     minimum_os: Literal["ios18"] = "ios18"
     image_weights: str | None = None
+    parity: bool = True
 
 
 class ClosedLoopSection(Section):

@@ -31,8 +31,53 @@ class StructureCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParityRow:
+    """How far one output of a package, computed in one precision, is from one reference.
+
+    Attributes:
+        output: Name of the output.
+        precision: How the package was computed: ``float32``, or ``float16`` for rounding after every operation.
+        reference: What it was compared with.
+        max_absolute: Largest absolute difference.
+        max_relative: The same over the largest absolute value of the reference.
+        psnr_db: Peak signal-to-noise ratio to that largest value; None when there is no difference.
+        cosine: Cosine between the two as vectors.
+    """
+
+    output: str
+    precision: str
+    reference: str
+    max_absolute: float
+    max_relative: float
+    psnr_db: float | None
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """A package computed off the device beside its source network.
+
+    Attributes:
+        inputs: What both were given, in words.
+        rows: One for every output, precision and reference.
+        first_apart: The first operation where package and network part and the layer it belongs to; None when the
+            float32 comparison passed.
+        activation_peak_bytes: Largest sum of live activations over the program's operations.
+        weight_bytes: Weights as stored.
+        decompressed_bytes: Weights as the operations read them.
+    """
+
+    inputs: str
+    rows: tuple[ParityRow, ...]
+    first_apart: str | None
+    activation_peak_bytes: int
+    weight_bytes: int
+    decompressed_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
-    """A Core ML package and what was checked on it after reloading."""
+    """A Core ML package and what was checked on it after reloading; ``parity`` is None where it was not computed."""
 
     architecture: Architecture
     package: str
@@ -45,3 +90,4 @@ class ExportedModel:
     checks: tuple[StructureCheck, ...]
     seconds: float
     peak_rss_mb: float
+    parity: ParityReport | None = None

@@ -43,7 +43,7 @@ def model_card(model: ExportedModel, package: Package, scenario: Scenario, metad
             [(item.name, item.expected, item.found, "yes" if item.passed else "**no**") for item in model.checks],
         ),
         "## Limits",
-        _limits(scenario),
+        _limits(scenario, computed=model.parity is not None),
         "## Made with",
         _table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
     ]
@@ -100,12 +100,17 @@ def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _limits(scenario: Scenario) -> str:
+def _limits(scenario: Scenario, *, computed: bool) -> str:
+    outputs = (
+        "and its outputs as PyTorch computes the saved program on the export's machine."
+        if computed
+        else "not its outputs."
+    )
     return "\n".join(
         (
             "- The package has not been run on a device, nor by Core ML at all: speed, memory, placement on compute",
             "  units and numerical agreement on the phone are not established by this export.",
-            "- The checks above compare structure and stored weights with the source network, not its outputs.",
+            f"- The checks above compare structure and stored weights with the source network, {outputs}",
             f"- Shapes are fixed: one clip of {scenario.frames} latent frames.",
             "- Three-dimensional convolutions, where the architecture has them, do not run on the Neural Engine.",
             "- The time arrives in float16: from 512 on it is rounded to multiples of 0.5, below more finely.",

@@ -21,6 +21,7 @@ from nas.export.checks import check_package, require_passed
 from nas.export.coreml import MINIMUM_OS, convert, save
 from nas.export.metadata import PORTS, ExportMetadata, package_entries
 from nas.export.package import Package, read_package
+from nas.export.parity import compute_parity, parity_checks
 from nas.export.shims import load_coremltools
 from nas.export.trace import exportable, input_shapes, trace, used_parameters
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 PACKAGE_NAME = "denoiser.mlpackage"
 CARD_NAME = "model_card.md"
 RECORD_NAME = "export.json"
-STEPS = ("trace", "convert", "save", "check", "done")
+STEPS = ("trace", "convert", "save", "check", "compute", "done")
 
 
 def export_denoiser(
@@ -40,6 +41,7 @@ def export_denoiser(
     folder: Path,
     *,
     metadata: ExportMetadata | None = None,
+    parity: bool = True,
     progress: Progress | None = None,
 ) -> ExportedModel:
     """Write ``denoiser.mlpackage``, ``model_card.md`` and ``export.json`` into ``folder``.
@@ -52,6 +54,7 @@ def export_denoiser(
         scenario: Frames and size; the package has fixed shapes and takes one clip.
         folder: Where to; its parents are made.
         metadata: Author, licence, training and figures for the package and its card.
+        parity: Compute the package and compare its outputs with the network's (``nas.export.parity``).
         progress: Where to say which of ``STEPS`` is under way.
 
     Returns:
@@ -77,6 +80,11 @@ def export_denoiser(
         package = read_package(work / PACKAGE_NAME)
         checks = check_package(package, denoiser, scenario)
         require_passed(checks, folder / PACKAGE_NAME)
+        report.update(4, len(STEPS) - 1, STEPS[4])
+        agreement = compute_parity(work / PACKAGE_NAME, denoiser, scenario) if parity else None
+        if agreement is not None:
+            checks += parity_checks(agreement)
+            require_passed(checks, folder / PACKAGE_NAME)
         model = ExportedModel(
             architecture=denoiser.architecture,
             package=PACKAGE_NAME,
@@ -89,6 +97,7 @@ def export_denoiser(
             checks=checks,
             seconds=time.monotonic() - start,
             peak_rss_mb=peak_rss_mb(),
+            parity=agreement,
         )
         _write_records(work, model, package, scenario=scenario, metadata=metadata)
         _replace_folder(work, folder)

@@ -95,7 +95,7 @@ def trace(denoiser: VideoUNet, scenario: Scenario) -> ExportedProgram:
         ConfigError: The scenario does not fit the backbone.
     """
     inputs = tuple(torch.zeros(shape) for shape in input_shapes(denoiser, scenario).values())
-    with _evaluating(denoiser), warnings.catch_warnings():
+    with evaluating(denoiser), warnings.catch_warnings():
         # torch 2.13's own use of its tree nodes; gone when torch stops calling it.
         warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*", category=FutureWarning)
         program = torch.export.export(denoiser, inputs)
@@ -112,7 +112,7 @@ def count_calls(denoiser: VideoUNet, scenario: Scenario) -> dict[str, int]:
     tensors = dict(denoiser.named_parameters()) | dict(denoiser.named_buffers())
     without_memory = {name: torch.empty_like(item, device="meta") for name, item in tensors.items()}
     counter = _CallCounter()
-    with _evaluating(denoiser), counter:
+    with evaluating(denoiser), counter:
         functional_call(denoiser, without_memory, tuple(torch.empty(shape, device="meta") for shape in shapes))
     counts = Counter[str]()
     for function, number in counter.calls.items():
@@ -134,7 +134,8 @@ class _CallCounter(TorchFunctionMode):
 
 
 @contextmanager
-def _evaluating(denoiser: VideoUNet) -> Iterator[None]:
+def evaluating(denoiser: VideoUNet) -> Iterator[None]:
+    """Put the network into evaluation mode, without gradients, for as long as the block runs."""
     training = denoiser.training
     denoiser.eval()
     try:

@@ -12,7 +12,7 @@ from nas.export.denoiser import export_denoiser
 from nas.export.metadata import ExportMetadata
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
-from nas.models.weights import load_image_weights
+from nas.models.weights import WeightReport, load_image_weights
 from nas.pipeline.context import present
 from nas.runs.front import read_front
 
@@ -33,12 +33,15 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     front = read_front(context.path("search", "front.json"))
     member = next(item for item in front.members if item.architecture.digest == front.selected)
     own = folder / member.architecture.digest
-    denoiser, trained = _network(context, member.architecture, folder)
+    denoiser, trained, source = source_network(context, member.architecture)
+    if source is not None:
+        write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(source)))
     model = export_denoiser(
         denoiser,
         context.scenario,
         own,
         metadata=ExportMetadata(trained=trained, cost=member.cost, quality=member.quality),
+        parity=present(context.config.export, "export").parity,
         progress=progress,
     )
     weights = f"{trained.stage} weights" if trained else "untrained temporal layers"
@@ -49,19 +52,27 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     )
 
 
-def _network(context: Context, architecture: Architecture, folder: Path) -> tuple[VideoUNet, TrainedModel | None]:
+def source_network(
+    context: Context, architecture: Architecture
+) -> tuple[VideoUNet, TrainedModel | None, WeightReport | None]:
+    """Return the network that is exported: the trained one, else one with image weights or fresh ones.
+
+    Returns:
+        The network; the record of its training; what was taken from the image weights.
+
+    Raises:
+        CheckpointError: The trained weights or the image weights cannot be read.
+    """
     import torch
 
     record = context.path("train", architecture.digest, "model.json")
     if record.is_file():
         body = check_schema(read_json(record), "trained_model", 1, where=str(record))
         trained = from_data(TrainedModel, body, where=str(record))
-        return VideoUNet.from_pretrained(context.path(trained.folder), use_safetensors=True).eval(), trained
+        return VideoUNet.from_pretrained(context.path(trained.folder), use_safetensors=True).eval(), trained, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.streams.integer("fresh-weights"))
         denoiser = build_denoiser(context.space, architecture).eval()
     source = present(context.config.export, "export").image_weights
-    if source is not None:
-        report = load_image_weights(denoiser, Path(source))
-        write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(report)))
-    return denoiser, None
+    report = load_image_weights(denoiser, Path(source)) if source is not None else None
+    return denoiser, None, report

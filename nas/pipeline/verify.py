@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from nas.core.artefacts import StructureCheck
+from nas.core.artefacts import ExportedModel, StructureCheck
 from nas.core.errors import InputError
 from nas.core.files import read_json, sha256_path
-from nas.core.schema import check_schema
+from nas.core.schema import check_schema, from_data
 from nas.pipeline.stages import stale_inputs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nas.pipeline.context import Context
 
 
@@ -43,7 +46,9 @@ def _export_checks(context: Context) -> list[StructureCheck]:
         body = check_schema(read_json(file), "export", 1, where=str(file))
         digest = sha256_path(file.parent / body["package"])
         checks.append(_check(f"{file.parent.name}: package digest", body["sha256"], digest))
-        checks += [
+        computed = _parity_checks(context, body, file) if body.get("parity") is not None else []
+        again = {check.name for check in computed}
+        recorded = [
             StructureCheck(
                 name=f"{file.parent.name}: {item['name']}",
                 expected=item["expected"],
@@ -52,7 +57,20 @@ def _export_checks(context: Context) -> list[StructureCheck]:
             )
             for item in body["checks"]
         ]
+        checks += [*(check for check in recorded if check.name not in again), *computed]
     return checks
+
+
+def _parity_checks(context: Context, body: dict[str, Any], file: Path) -> list[StructureCheck]:
+    """Compute the package and its network again; torch is imported only where that is asked for."""
+    from nas.export.parity import compute_parity, parity_checks
+    from nas.export.trace import exportable
+    from nas.pipeline.export import source_network
+
+    model = from_data(ExportedModel, body, where=str(file))
+    denoiser = exportable(source_network(context, model.architecture)[0])
+    report = compute_parity(file.parent / model.package, denoiser, context.scenario)
+    return [replace(check, name=f"{file.parent.name}: {check.name}") for check in parity_checks(report)]
 
 
 def _coverage_checks(context: Context) -> list[StructureCheck]:

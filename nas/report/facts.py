@@ -22,6 +22,7 @@ from nas.report.figures import temporal_layers
 from nas.report.run_files import StageState
 
 if TYPE_CHECKING:
+    from nas.core.artefacts import ParityReport
     from nas.core.evaluation import Evaluation
     from nas.report.run_files import ClosedLoopRow, ExportedRun, RunFiles, TrainedRun
 
@@ -235,11 +236,36 @@ def export_facts(run: ExportedRun) -> tuple[Fact, ...]:
             origin="measured",
             tone="good" if passed == len(model.checks) else "bad",
         ),
+        *_parity_facts(model.parity),
         Fact(
             label="Export took",
             value=duration(model.seconds),
             detail=f"peak memory of the process {memory(model.peak_rss_mb)}",
             origin="measured",
+        ),
+    )
+
+
+def _parity_facts(report: ParityReport | None) -> tuple[Fact, ...]:
+    """Return how far the package's outputs are from the network's, and the memory that the program asks for."""
+    if report is None:
+        return ()
+    worst = {
+        name: max(row.max_relative for row in report.rows if row.precision == name)
+        for name in sorted({row.precision for row in report.rows})
+    }
+    return (
+        Fact(
+            label="Largest relative difference from the network",
+            value=", ".join(f"{error:.1e} in {name}" for name, error in worst.items()),
+            detail=f"both computed by PyTorch on the export host; {report.inputs}",
+            origin="measured",
+        ),
+        Fact(
+            label="Activation peak of the program",
+            value=memory(report.activation_peak_bytes / 1e6),
+            detail=f"by liveness, beside {memory(report.decompressed_bytes / 1e6)} of weights",
+            origin="counted",
         ),
     )
 

@@ -52,6 +52,19 @@ def write_tables(
         "training": (("digest", "stage", "step", "name", "value"), _metrics(files.trained)),
         "attributes": _attributes(attributes),
         "export_checks": (("digest", "check", "expected", "found", "passed"), _checks(files.exported)),
+        "export_parity": (
+            (
+                "digest",
+                "output",
+                "precision",
+                "reference",
+                "max_absolute",
+                "max_relative",
+                "psnr_db",
+                "cosine",
+            ),
+            _parity(files.exported),
+        ),
         "operations": (("digest", "operation", "count"), _operations(files.exported)),
         "stages": (("stage", "state", "started_at", "finished_at", "seconds", "error", "stale"), _stages(files.stages)),
         "origins": (
@@ -144,6 +157,15 @@ def _checks(runs: Sequence[ExportedRun]) -> Iterable[Row]:
     for run in runs:
         for check in run.model.checks:
             yield run.digest, check.name, check.expected, check.found, check.passed
+
+
+def _parity(runs: Sequence[ExportedRun]) -> Iterable[Row]:
+    for run in runs:
+        for row in run.model.parity.rows if run.model.parity else ():
+            yield (
+                run.digest, row.output, row.precision, row.reference, row.max_absolute, row.max_relative, row.psnr_db,
+                row.cosine,
+            )  # fmt: skip
 
 
 def _operations(runs: Sequence[ExportedRun]) -> Iterable[Row]:

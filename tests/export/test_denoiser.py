@@ -40,7 +40,7 @@ def failed(checks: tuple[StructureCheck, ...]) -> list[str]:
 def test_every_temporal_kind_exports_and_passes_its_checks(which: str, request: pytest.FixtureRequest) -> None:
     found: Exported = request.getfixturevalue(which)
     assert failed(found.model.checks) == []
-    assert len(found.model.checks) == 11
+    assert len(found.model.checks) == 14
 
 
 def test_inputs_and_outputs_have_their_names_shapes_and_type(exported: Exported) -> None:

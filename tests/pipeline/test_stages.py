@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from nas.pipeline import stages
 from nas.pipeline.closed_loop import spread_members
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import latency_range_ms, load_cost_table
-from nas.pipeline.export import _network
+from nas.pipeline.export import source_network
 from nas.pipeline.stages import perform, plan
 from nas.runs.front import FrontFile
 from search_spaces.operators import sample
@@ -227,16 +226,16 @@ def test_image_weights_reach_an_untrained_network_and_are_listed(tmp_path: Path)
         source: torch.randn(parameters[key].shape, generator=generator) for key, source in source_keys(plain).items()
     }
     save_file(drawn, weights)
-    denoiser, trained = _network(context, architecture, tmp_path)
+    denoiser, trained, listed = source_network(context, architecture)
     assert trained is None
+    assert listed is not None
     assert torch.equal(denoiser.conv_in.weight, drawn["conv_in.weight"])
-    listed = json.loads((tmp_path / "image_weights.json").read_text())
-    assert len(listed["kept"]) == len(drawn)
-    assert {entry["key"].split(".")[0] for entry in listed["new"]} == {"temporal_layers"}
+    assert len(listed.kept) == len(drawn)
+    assert {entry.key.split(".")[0] for entry in listed.new} == {"temporal_layers"}
 
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(CheckpointError, match=r"unet\.safetensors"):
-        _network(context, architecture, tmp_path)
+        source_network(context, architecture)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 20])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nas.core.architecture import Architecture
-from nas.core.artefacts import ExportedModel, StructureCheck
+from nas.core.artefacts import ExportedModel, ParityReport, ParityRow, StructureCheck
 from nas.core.cost import BlockCost, Budget, CostEstimate, Interval
 from nas.core.evaluation import Evaluation, Proposal, Quality
 from nas.core.files import JsonLines, sha256_path, write_json, write_text_atomically
@@ -226,6 +226,24 @@ def write_export(run_dir: Path, chosen: Evaluation) -> None:
         ),
         seconds=14.2,
         peak_rss_mb=812.0,
+        parity=ParityReport(
+            inputs="noise, time 999",
+            rows=(
+                ParityRow(
+                    output="velocity",
+                    precision="float16",
+                    reference="torch",
+                    max_absolute=3e-3,
+                    max_relative=2.2e-3,
+                    psnr_db=66.0,
+                    cosine=0.999998,
+                ),
+            ),
+            first_apart=None,
+            activation_peak_bytes=221_184,
+            weight_bytes=1_640_000,
+            decompressed_bytes=1_640_000,
+        ),
     )
     body = with_schema("export", 1, to_data(model))
     write_json(run_dir / "export" / chosen.architecture.digest / "export.json", body)

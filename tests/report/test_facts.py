@@ -113,6 +113,19 @@ def test_every_origin_names_a_file_of_the_run(finished_run: Path) -> None:
     assert {row.origin for row in rows} == {"predicted", "measured", "counted"}
 
 
+def test_export_says_how_far_package_and_network_are_apart(finished_run: Path) -> None:
+    (run,) = read_run(finished_run).exported
+    values = {fact.label: fact.value for fact in facts.export_facts(run)}
+    assert values["Largest relative difference from the network"] == "2.2e-03 in float16"
+    assert values["Activation peak of the program"] == "0.221 MB"
+
+
+def test_export_without_parity_says_nothing_of_it(finished_run: Path) -> None:
+    (run,) = read_run(finished_run).exported
+    labels = {fact.label for fact in facts.export_facts(replace(run, model=replace(run.model, parity=None)))}
+    assert "Activation peak of the program" not in labels
+
+
 def test_attribute_table_keeps_raw_values_for_the_csv() -> None:
     row = TrainingRow(name="s", stage="teacher", steps=4, metrics={"colour": 0.98765, "flicker": None}, num_clips=100)
     table = facts.attribute_table(TrainedRun(digest="d", folder="train/d", metrics=(), rows=(row,)))
