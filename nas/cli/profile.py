@@ -29,7 +29,12 @@ _UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
 @click.option(
     "--compute-units", default=None, type=click.Choice(_UNITS), help="Core ML setting of records without one."
 )
-@click.option("--jobs", default=None, metavar="FILE", help="Write what to measure on the phone, and measure nothing.")
+@click.option(
+    "--jobs",
+    default=None,
+    metavar="FILE",
+    help="Write what to measure on the phone, and measure nothing; with --plan only what is planned.",
+)
 @click.option("--plan", "plan_count", type=int, metavar="N", help="Print the N measurements to take next, best first.")
 @click.option("--measure", is_flag=True, help="With --plan: take these measurements and add them to the profile.")
 @click.option("--per-second", is_flag=True, help="With --plan: best for a second of measuring, not for each one.")
@@ -59,16 +64,20 @@ def profile(
     and only for the device, scenario and search space of RUN; everything else is named with file and line.
 
     --plan chooses the blocks and networks that shrink the uncertainty of the front's latencies most; with --measure the
-    host takes them.
+    host takes them, with --jobs they are written for the phone.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     if plan_count is not None:
-        if force or imports or jobs is not None:
-            raise click.UsageError("--plan goes with neither --force nor --import nor --jobs")
-        _plan(run, plan_count, overrides, console, measure=measure and not dry_run, per_second=per_second)
+        if force or dry_run or imports:
+            raise click.UsageError("--plan goes with neither --force nor --dry-run nor --import")
+        if measure and jobs is not None:
+            raise click.UsageError("--measure takes the planned measurements here, --jobs writes them for a phone: one")
+        _plan(run, plan_count, overrides, console, measure=measure, per_second=per_second, jobs=jobs)
         return
     if measure or per_second:
         raise click.UsageError("--measure and --per-second need --plan N")
+    if not imports and (format_name != "auto" or unit or device or subject or compute_units):
+        raise click.UsageError("--format, --unit, --device, --subject and --compute-units need --import FILE")
     if not imports and jobs is None:
         perform_stages(run, ("profile",), console=console, overrides=overrides, force=force, dry_run=dry_run)
         return
@@ -131,17 +140,29 @@ def _write_jobs(run: str, file: str, overrides: tuple[str, ...], console: Consol
 
 
 def _plan(
-    run: str, count: int, overrides: tuple[str, ...], console: Console, *, measure: bool, per_second: bool
+    run: str,
+    count: int,
+    overrides: tuple[str, ...],
+    console: Console,
+    *,
+    measure: bool,
+    per_second: bool,
+    jobs: str | None,
 ) -> None:
-    """Print what to measure next, and measure it if asked to."""
+    """Print what to measure next, and measure it or write it as a job list if asked to."""
     with console.errors():
         from nas.pipeline.context import open_run
-        from nas.pipeline.planning import plan_measurements
+        from nas.pipeline.job_list import write_jobs
+        from nas.pipeline.planning import plan_measurements, planned_jobs
         from nas.pipeline.stages import chosen_stages, extend_profile
 
         context = open_run(run, overrides=overrides)
         chosen_stages(context.config, ("profile",))
         plan = plan_measurements(context, count, per_cost=per_second)
+        if jobs is not None:
+            planned = planned_jobs(context, plan)
+            write_jobs(Path(jobs), context.config, context.space, context.scenario, planned)
+            console.say(f"{jobs}: {len(planned)} jobs for {context.config.device.name}")
         if measure:
             with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
                 console.say(f"profile: {extend_profile(context, plan, progress=console.progress('profile'))}")

@@ -11,9 +11,11 @@ from nas.core.schema import to_data, with_schema
 from nas.pipeline.context import present
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.config.run import RunConfig
+    from nas.core.architecture import Architecture
     from nas.core.scenario import Scenario
     from search_spaces.temporal import TemporalSpace
 
@@ -21,24 +23,42 @@ if TYPE_CHECKING:
 def write_job_list(path: Path, config: RunConfig, space: TemporalSpace, scenario: Scenario) -> int:
     """Write every distinct block of the space and the run's networks as jobs; return how many.
 
-    A job's ``arch_id`` or ``block_path`` is what the runner writes into its record, and is enough to build the package.
-
     Raises:
         ConfigError: The YAML has no section ``profile``.
         UnavailableError: The file cannot be written.
     """
     networks = choose_networks(space, present(config.profile, "profile").networks, RandomStreams(config.run.seed))
-    jobs: list[dict[str, Any]] = [
-        {"job": f"block-{number:04d}", "kind": "block", "block_path": signature}
-        for number, signature in enumerate(distinct_blocks(space, scenario))
-    ]
-    jobs += [{"job": f"network-{network.digest}", "kind": "unet", "arch_id": network.text} for network in networks]
+    jobs = [block_entry(number, signature) for number, signature in enumerate(distinct_blocks(space, scenario))]
+    jobs += [network_entry(network) for network in networks]
+    write_jobs(path, config, space, scenario, jobs)
+    return len(jobs)
+
+
+def block_entry(number: int, signature: str) -> dict[str, Any]:
+    """Return the job of one block, the ``number``-th of its list."""
+    return {"job": f"block-{number:04d}", "kind": "block", "block_path": signature}
+
+
+def network_entry(network: Architecture) -> dict[str, Any]:
+    """Return the job of one whole network."""
+    return {"job": f"network-{network.digest}", "kind": "unet", "arch_id": network.text}
+
+
+def write_jobs(
+    path: Path, config: RunConfig, space: TemporalSpace, scenario: Scenario, jobs: Sequence[dict[str, Any]]
+) -> None:
+    """Write jobs with what they share.
+
+    A job's ``arch_id`` or ``block_path`` is what the runner writes into its record, and is enough to build the package.
+
+    Raises:
+        UnavailableError: The file cannot be written.
+    """
     body = {
         "space": space.identifier,
         "device": config.device.name,
         "scenario": call_label(scenario),
         "conditions": to_data(scenario),
-        "jobs": jobs,
+        "jobs": list(jobs),
     }
     write_json(path, with_schema("measurement_jobs", 1, body))
-    return len(jobs)

@@ -16,9 +16,10 @@ from nas.core.errors import ConfigError
 from nas.core.schema import to_data, with_schema
 from nas.pipeline.calibrate import known_workloads, read_records
 from nas.pipeline.costs import prior_device
+from nas.pipeline.job_list import block_entry, network_entry
 from nas.pipeline.networks import block_job, network_jobs
 from nas.pipeline.phases import phase_jobs
-from nas.pipeline.profile import host_backend, measurement_plan
+from nas.pipeline.profile import measurement_plan
 from nas.runs.front import read_front
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from latency_models import MeasurementJob, NetworkShape
+    from latency_models.backends.torch_host import TorchHostBackend
     from latency_models.dataset import Dataset
     from latency_models.observations import Observations
     from nas.core.architecture import Architecture
@@ -103,14 +105,14 @@ def plan_measurements(context: Context, count: int, *, per_cost: bool = False) -
     )
 
 
-def take_measurements(context: Context, plan: ProfilePlan, folder: Path, progress: Progress) -> str:
+def take_measurements(
+    context: Context, plan: ProfilePlan, backend: TorchHostBackend, folder: Path, progress: Progress
+) -> str:
     """Take the measurements of ``plan``, and of phases that are not measured yet, and append them to the profile.
 
     Raises:
-        UnavailableError: The device is not this host.
         MeasurementError: A block cannot be run; what was measured is kept.
     """
-    backend = host_backend(context)
     planned = list(_jobs(context, plan, backend.device))
     jobs = [*planned, *phase_jobs(context, backend.device)]
     with FreshProcessBackend(backend) as renewed:
@@ -120,9 +122,22 @@ def take_measurements(context: Context, plan: ProfilePlan, folder: Path, progres
     return f"measured {len(planned)} planned blocks and networks on {backend.name}, {len(profiles.records)} records"
 
 
+def planned_jobs(context: Context, plan: ProfilePlan) -> list[dict[str, Any]]:
+    """Return the plan's measurements as entries of a job list, in the plan's order."""
+    networks = _plannable_networks(context)
+    return [
+        block_entry(number, step.subject) if step.level == "block" else network_entry(networks[step.subject])
+        for number, step in enumerate(plan.steps)
+    ]
+
+
+def _plannable_networks(context: Context) -> dict[str, Architecture]:
+    return {network.digest: network for network in (*_drawn_networks(context), *_front_members(context))}
+
+
 def _jobs(context: Context, plan: ProfilePlan, device: Any) -> Iterable[MeasurementJob]:
     blocks: dict[str, BlockSpec] = distinct_blocks(context.space, context.scenario)
-    networks = {network.digest: network for network in (*_drawn_networks(context), *_front_members(context))}
+    networks = _plannable_networks(context)
     for step in plan.steps:
         if step.level == "block":
             yield block_job(blocks[step.subject], context.scenario, device)

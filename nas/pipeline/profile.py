@@ -56,8 +56,8 @@ def host_backend(context: Context) -> TorchHostBackend:
     if kind is None:
         raise UnavailableError(
             f"device {name!r} cannot be measured from here: {' and '.join(_HOSTS)} can",
-            hint="measure it elsewhere and `nas profile RUN --import FILE`, or leave out the sections profile, "
-            "calibrate and closed_loop to search with the device's prior",
+            hint="`nas profile RUN --jobs FILE` writes what to measure, `--import FILE` takes the results; or leave "
+            "out the sections profile, calibrate and closed_loop to search with the device's prior",
         )
     # The bare backbone runs beside every network, so that what slows it down is divided out of what slows them down.
     anchor = network_jobs(context.space, [context.space.smallest()], context.scenario, kind)[0]

@@ -127,14 +127,16 @@ def extend_profile(context: Context, plan: ProfilePlan, *, progress: Progress) -
         MeasurementError: A block cannot be run; what was measured is kept.
     """
     from nas.pipeline.planning import take_measurements
+    from nas.pipeline.profile import host_backend
 
+    backend = host_backend(context)  # before the stage begins: a phone's profile stays as it is
     directory, stage = context.directory, _BY_NAME["profile"]
     if directory.state(stage.name) == "done":
         directory.require(stage.name)
     if directory.was_reset(stage.name):
         _clear(directory.path / stage.name)
     with directory.stage(stage.name, (), settings=_settings(context.config, stage)) as folder:
-        return take_measurements(context, plan, folder, progress)
+        return take_measurements(context, plan, backend, folder, progress)
 
 
 def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Callable[[str], Progress]) -> str:

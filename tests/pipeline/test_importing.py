@@ -202,6 +202,62 @@ def test_a_dry_run_says_what_it_would_import_and_writes_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_unknown_thermal_states_and_impossible_peaks_are_named(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    faulty = [json.loads(json.dumps(line)) for line in lines]
+    faulty[1]["device"]["thermal_end"] = "Serious"
+    faulty[2]["memory"]["footprint_peak"] = 5e6  # in another unit than the 400 MB before it
+    faulty[3]["origin"] = "guessed"
+    report = imported(run_file, "--import", write(tmp_path / "faulty.jsonl", faulty))
+    found = {problem["line"]: problem["message"] for problem in report["dropped"]}
+    assert set(found) == {2, 3, 4}
+    assert "thermal state must be one of nominal, fair, serious, critical, got 'Serious'" in found[2]
+    assert "has a peak of 5 MB below the 400 MB before it: check the unit" in found[3]
+    assert "origin: Input should be 'measured' or 'simulated', got 'guessed'" in found[4]
+
+
+def test_an_empty_file_is_called_empty(run_file: str, tmp_path: Path) -> None:
+    result = nas("profile", run_file, "--import", write(tmp_path / "empty.jsonl", []))
+    assert result.exit_code == 3
+    assert "empty.jsonl: is empty" in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--unit", "ms"], ["--format", "table", "--jobs", "jobs.json"]])
+def test_options_of_imports_need_a_file(run_file: str, options: list[str]) -> None:
+    result = nas("profile", run_file, *options)
+    assert result.exit_code == 2
+    assert "need --import FILE" in result.stderr
+
+
+def test_a_plan_becomes_jobs_for_the_phone(
+    run_file: str, jobs: dict[str, Any], lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    imported(run_file, "--import", write(tmp_path / "some.jsonl", lines[3:]))
+    result = nas("profile", run_file, "--plan", "4", "--jobs", str(tmp_path / "next.json"), "--json")
+    assert result.exit_code == 0, result.output
+    planned = json.loads((tmp_path / "next.json").read_text())
+    subjects = [job.get("block_path") or Architecture.from_text(job["arch_id"]).digest for job in planned["jobs"]]
+    assert subjects == [step["subject"] for step in json.loads(result.stdout)["steps"]]
+    assert {**planned, "jobs": ()} == {**jobs, "jobs": ()}
+    again = run_jobs(planned, phone_for(planned))
+    for line in again:
+        line["time"] = line["time"].replace("-20T", "-21T")
+    report = imported(run_file, "--import", write(tmp_path / "next.jsonl", again))
+    assert (sum(report["kept"].values()), report["dropped"]) == (4, [])
+
+
+def test_measuring_a_plan_on_a_phone_leaves_its_profile_done(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    imported(run_file, "--import", write(tmp_path / "phone.jsonl", lines))
+    result = nas("profile", run_file, "--plan", "1", "--measure")
+    assert result.exit_code == 6
+    assert "device 'iphone16_pro_max' cannot be measured from here" in result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert RunDirectory.open(folder).state("profile") == "done"
+
+
 def test_too_few_networks_for_the_coverage_say_how_many_are_needed(
     run_file: str, lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -284,7 +340,10 @@ def test_calibration_names_what_it_leaves_out(
     assert result.exit_code == 0
     assert "2 faults in the records, see the warnings" in result.stderr
     assert "line 1: damaged record" in caplog.text
-    assert "is of space 'tiny/0', this run searches 'tiny/1'; left out" in caplog.text
+    named = (
+        f"records.jsonl: line {of_tiny_0 + 1}: '{digest}' is of space 'tiny/0', this run searches 'tiny/1'; left out"
+    )
+    assert named in caplog.text
 
 
 def test_published_figures_are_no_measurements_of_a_run(run_file: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("nas.pipeline.planning.host_backend", lambda _context: Host())
+    monkeypatch.setattr("nas.pipeline.profile.host_backend", lambda _context: Host())
     text = SMALL_RUN.replace("DIRECTORY", str(tmp_path / "runs"))
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith("phases:")]
     (tmp_path / "small.yaml").write_text("".join(lines))
@@ -99,7 +99,7 @@ def test_more_measurements_change_what_the_calibration_read(run: str) -> None:
 
 
 def test_phases_are_measured_beside_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.pipeline.planning.host_backend", lambda _context: Host())
+    monkeypatch.setattr("nas.pipeline.profile.host_backend", lambda _context: Host())
     (tmp_path / "small.yaml").write_text(SMALL_RUN.replace("DIRECTORY", str(tmp_path / "runs")))
     run = str(open_run(str(tmp_path / "small.yaml")).directory.path)
     result = invoke("profile", run, "--plan", "1", "--measure")
@@ -157,6 +157,8 @@ def test_a_plan_per_second_weighs_networks_by_their_longer_measurement(run: str)
     [
         (["--measure"], "need --plan N"),
         (["--plan", "3", "--force"], "--plan goes with neither --force"),
+        (["--plan", "3", "--dry-run"], "--plan goes with neither --force nor --dry-run"),
+        (["--plan", "3", "--measure", "--jobs", "jobs.json"], "--jobs writes them for a phone: one"),
         (["--plan", "0"], "--plan must be at least 1, got 0"),
     ],
 )
