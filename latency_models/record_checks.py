@@ -69,7 +69,8 @@ def check_records(located: Sequence[Located], *, expected_ms: Mapping[str, float
 
     Returns:
         The records without exact repeats (also those of the same moment with other samples), without mixed units and
-        without memory beyond the device's. Records that contradict each other stay, with a warning.
+        without memory beyond the device's or a peak below what was held before it. Records that contradict each other
+        stay, with a warning.
     """
     dropped: list[Problem] = []
     kept = list(located)
@@ -131,6 +132,13 @@ def _without_impossible_memory(located: Iterable[Located], dropped: list[Problem
     kept = []
     for item in located:
         record = item.record
+        before, during = (
+            (record.memory.footprint_before_mb, record.memory.footprint_peak_mb) if record.memory else (None, None)
+        )
+        if before is not None and during is not None and during < before:
+            what = f"{record.subject!r} has a peak of {during:g} MB below the {before:g} MB before it: check the unit"
+            dropped.append(item.problem(what))
+            continue
         peaks = [record.peak_memory_mb, record.memory.footprint_peak_mb if record.memory else None]
         peak = max((value for value in peaks if value is not None), default=0.0)
         most = record.device.memory_mb or _MOST_MEMORY_MB

@@ -86,6 +86,8 @@ def detect(path: Path) -> str:
         InputError: The file is missing, or of no format that is known.
     """
     data = read_bytes(path)
+    if not data.strip():
+        raise InputError(f"{path}: is empty")
     found = _detect_parquet(path) if data[:4] == b"PAR1" else _detect_text(path, data)
     if found is None:
         raise InputError(f"{path}: is of no known format", hint=f"give --format with one of {', '.join(FORMATS)}")

@@ -15,6 +15,7 @@ Level = Literal["operation", "block", "phase", "network", "pipeline"]
 FailureStage = Literal["compile", "load", "predict", "out_of_memory", "timeout"]
 Lowering = Literal["sdpa", "einsum", "matmul"]
 Statistic = Literal["samples", "median", "mean", "minimum"]
+THERMAL_STATES = ("nominal", "fair", "serious", "critical")  # of ProcessInfo.ThermalState, coolest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +251,9 @@ class ProfileRecord:
         return faults
 
     def _subject_faults(self) -> list[str]:
-        faults = []
+        known = ", ".join(THERMAL_STATES)
+        unknown = [state for state in self.thermal_states if state not in THERMAL_STATES]
+        faults = [f"thermal state must be one of {known}, got {unknown[0]!r}"] if unknown else []
         if self.architecture is not None and self.architecture.digest != self.subject:
             faults.append(f"is not the digest of its architecture, {self.architecture.digest!r}")
         if self.block is not None and self.block.signature != self.subject:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from nas.core.architecture import Architecture
 from nas.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ def from_data(kind: type[T], data: Any, *, where: str = "data", partial: bool = 
     try:
         return cast("T", _adapter(cast("Hashable", kind)).validate_python(data, extra=extra))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:8])
+        faults = "; ".join(_fault(item) for item in error.errors()[:8])
         raise InputError(f"{where}: not a {kind.__name__}: {faults}") from error
 
 
@@ -67,6 +70,13 @@ def check_schema(data: Any, name: str, version: int, *, where: str) -> dict[str,
             hint="the file was written by another version or is not this kind of file",
         )
     return {key: value for key, value in data.items() if key != "schema"}
+
+
+def _fault(item: ErrorDetails) -> str:
+    """Return ``field: what is allowed, got what``; a whole object is not repeated."""
+    given = item["input"]
+    got = "" if isinstance(given, (dict, list, tuple)) else f", got {given!r}"
+    return f"{'.'.join(map(str, item['loc']))}: {item['msg']}{got}"
 
 
 @cache

@@ -13,6 +13,7 @@ from latency_models import (
     save_predictor,
     scan_profile,
 )
+from latency_models.record_checks import problem_text
 from nas.core.errors import ArchitectureError
 from nas.core.files import write_json
 from nas.core.profile import ProfileSet
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from latency_models import CalibrationReport
+    from latency_models import CalibrationReport, ProfileReading
     from nas.core.architecture import Architecture
     from nas.core.profile import ProfileRecord
     from nas.core.protocols import Progress
@@ -67,19 +68,20 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
 def read_records(context: Context) -> tuple[ProfileSet, list[str]]:
     """Return the usable records of the run's profile, and a line for every fault found in the rest."""
     reading = scan_profile(context.path("profile", "records.jsonl"), device=context.config.device.name)
-    profiles, unknown = _of_this_space(reading.profiles, context)
+    profiles, unknown = _of_this_space(reading, context)
     return profiles, [*reading.lines(), *unknown]
 
 
 def summary_text(report: CalibrationReport) -> str:
     """Return what a calibration found for people: a line on its error, and one on each thing out of the ordinary."""
     error = report.latency_error
-    worst = ", ".join(f"{block.signature} x{block.repeat_ratio:.2f}" for block in report.worst_blocks[:3])
+    unsteady = [block for block in report.worst_blocks if block.repeat_ratio > 1.0]
+    worst = ", ".join(f"{block.signature} x{block.repeat_ratio:.2f}" for block in unsteady[:3])
     lines = [
         f"{report.num_networks} networks, each predicted by a fit without it: error {error.median_ape:.1%} median, "
         f"{error.mape:.1%} mean, {error.worst_ape:.1%} worst, Spearman {_number(error.spearman)}, "
         f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}",
-        f"blocks whose repeats disagree most: {worst}",
+        f"blocks whose repeats disagree most: {worst or 'none was measured twice'}",
     ]
     lines += _interval_lines(report)
     lines += [
@@ -124,16 +126,21 @@ def _interval_lines(report: CalibrationReport) -> list[str]:
     return lines
 
 
-def _of_this_space(profiles: ProfileSet, context: Context) -> tuple[ProfileSet, list[str]]:
-    """Split off networks that are not of the run's space and version; return the rest and a line for each."""
+def _of_this_space(reading: ProfileReading, context: Context) -> tuple[ProfileSet, list[str]]:
+    """Split off networks that are not of the run's space and version; return the rest and a line for each.
+
+    Phases are in neither: their price is their measurement, no predictor is fitted to them.
+    """
     kept, faults = [], []
-    drawn = {network.digest for network in _drawn(profiles, context)}
-    for record in profiles.records:
-        fault = None if record.level == "block" else foreign(record, context.space, drawn)
+    drawn = {network.digest for network in _drawn(reading.profiles, context)}
+    for item in reading.located:
+        if item.record.level == "phase":
+            continue
+        fault = None if item.record.level == "block" else foreign(item.record, context.space, drawn)
         if fault:
-            faults.append(f"{fault}; left out")
+            faults.append(f"{problem_text(item.problem(fault))}; left out")
         else:
-            kept.append(record)
+            kept.append(item.record)
     return ProfileSet(records=tuple(kept)), faults
 
 

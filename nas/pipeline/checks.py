@@ -96,7 +96,7 @@ def _toy_training(config: RunConfig) -> str | None:
 
 
 def _device(config: RunConfig) -> Iterator[Fault]:
-    known = tuple(dict.fromkeys((*HOSTS, *latency_models.device_names())))
+    known = (*HOSTS, *(name for name in latency_models.device_names() if not name.startswith("host")))
     if config.device.name not in known:
         yield "device.name", _unknown("device", config.device.name, known)
 

@@ -93,7 +93,7 @@ def _architecture_text(member: Evaluation) -> str:
     lines += ["screened out, as it breaks:", *broken] if broken else []
     lines += ["does not run on the device:", *stuck] if stuck else []
     lines += ["one generation:", *_phase_rows(cost)] if cost.phases else []
-    return "\n".join([*lines, f"blocks ({origin}):", *blocks] if blocks else lines)
+    return "\n".join([*lines, f"blocks, all calls of one generation ({origin}):", *blocks] if blocks else lines)
 
 
 def _phase_rows(cost: CostEstimate) -> list[str]:

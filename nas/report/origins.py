@@ -20,6 +20,7 @@ from nas.report.facts import measured_row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nas.core.cost import CostEstimate
     from nas.core.evaluation import Evaluation
     from nas.report.figures import AgreementFigure
     from nas.report.run_files import ExportedRun, RunFiles, TrainedRun
@@ -116,11 +117,18 @@ def _cost_origins(files: RunFiles, chosen: Evaluation) -> list[Origin]:
                 value=latency(loop.measured_ms),
                 origin="measured",
                 where=files.closed_loop.device,
-                how="one denoiser call of the whole network, times the calls of a generation, at calibration speed",
+                how=f"{_what_was_measured(chosen.cost)}, at calibration speed",
                 file="closed_loop/closed_loop.json",
             )
         )
     return rows
+
+
+def _what_was_measured(cost: CostEstimate) -> str:
+    """Phases that were measured here can be run here, so whole generations were measured beside them."""
+    if any(part.origin == "measured" for part in cost.phases):
+        return "one whole generation, caption to clip"
+    return "one denoiser call of the whole network, times the calls of a generation"
 
 
 def _profile_origins(files: RunFiles) -> list[Origin]:

@@ -10,6 +10,8 @@ from latency_models.backends.torch_host import TorchHostBackend
 from latency_models.jobs import MeasurementPlan
 from latency_models.profiles import append_record, call_label
 from nas.core.errors import ConfigError, ProfileError
+from nas.core.profile import ProfileSet
+from nas.pipeline.calibrate import read_records
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import load_cost_table, load_predictor
 from nas.pipeline.phases import build_pipeline, generation_job, phase_jobs, phase_weights_mb
@@ -120,3 +122,13 @@ def test_what_cannot_be_asked_for_is_said(tmp_path: Path, text: str, change: tup
     with pytest.raises(ConfigError) as caught:
         begin(tmp_path, text.replace(*change))
     assert message in "\n".join(f"{problem.path} {problem.message}" for problem in caught.value.problems)
+
+
+def test_phases_in_the_profile_are_no_faults_of_the_calibration(tmp_path: Path) -> None:
+    context = begin(tmp_path, HOST)
+    context.path("profile").mkdir()
+    backend = TorchHostBackend("cpu", threads=1)
+    plan = MeasurementPlan(scenario=call_label(context.scenario), min_repeats=2, seconds=0.001)
+    for job in phase_jobs(context, "cpu"):
+        append_record(context.path("profile", "records.jsonl"), backend.measure(job, plan, memory=False))
+    assert read_records(context) == (ProfileSet(records=()), [])
