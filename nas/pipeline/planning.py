@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import latency_models
-from latency_models import Candidate, Group, PlannedMeasurement, distinct_blocks, next_measurements
+from latency_models import (
+    CalibrationOptions,
+    Candidate,
+    Group,
+    PlannedMeasurement,
+    distinct_blocks,
+    next_measurements,
+)
 from latency_models.backends.fresh_process import FreshProcessBackend
+from latency_models.calibration import priced_group
 from latency_models.dataset import build_dataset, shape_of
 from latency_models.designing import front_sd_ratio
 from latency_models.observations import observe
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from latency_models import MeasurementJob, NetworkShape
     from latency_models.backends.torch_host import TorchHostBackend
     from latency_models.dataset import Dataset
+    from latency_models.devices import DeviceSpec
     from latency_models.observations import Observations
     from nas.core.architecture import Architecture
     from nas.core.protocols import Progress
@@ -74,7 +83,7 @@ class ProfilePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What the plan starts from."""
+    """What the plan starts from; ``measured`` are the subjects with a record on the group's unit."""
 
     posterior: Posterior
     group: Group
@@ -88,7 +97,7 @@ def plan_measurements(context: Context, count: int, *, per_cost: bool = False) -
 
     Raises:
         ConfigError: ``count`` is below 1.
-        ProfileError: The records are of several devices.
+        ProfileError: The records are of several devices, or none of what ``calibrate`` is to price.
     """
     if count < 1:
         raise ConfigError(f"--plan must be at least 1, got {count}")
@@ -150,20 +159,30 @@ def _known(context: Context) -> _Known:
     device = prior_device(context)
     workloads = known_workloads(profiles, context)
     observations = observe(profiles)
-    group = _group(context, observations)
+    group = _group(context, observations, device)
     data: Dataset = build_dataset(observations, workloads, context.scenario, device, groups=(group,))
     return _Known(
         posterior=fit_posterior(data.effects, data.blocks, data.networks, data.prior),
         group=group,
-        measured=frozenset(record.subject for record in profiles.records),
+        measured=frozenset(
+            record.subject for record in profiles.records if record.device.compute_unit == group.compute_unit
+        ),
     )
 
 
-def _group(context: Context, observations: Observations) -> Group:
-    timed = {item.group for item in (*observations.blocks, *observations.networks)}
-    if timed:
-        return observations.latest(timed)
-    unit = prior_device(context).unit_for(context.scenario.compute_units).compute_unit
+def _group(context: Context, observations: Observations, device: DeviceSpec) -> Group:
+    """Return the OS version and unit that a calibration of these records would price."""
+    if observations.blocks or observations.networks:
+        section = context.config.calibrate
+        return priced_group(
+            observations,
+            context.scenario,
+            device,
+            CalibrationOptions(
+                os_build=section.os_build if section else None, compute_unit=section.compute_unit if section else None
+            ),
+        )
+    unit = device.unit_for(context.scenario.compute_units).compute_unit
     return Group(os_build="", compute_unit=unit)
 
 

@@ -152,6 +152,25 @@ def test_a_plan_per_second_weighs_networks_by_their_longer_measurement(run: str)
     assert sum(step.cost_s for step in per_second.steps) < sum(step.cost_s for step in each.steps)
 
 
+def test_a_plan_is_for_the_unit_that_the_run_prices(run: str) -> None:
+    context = open_run(run)
+    blocks = distinct_blocks(context.space, context.scenario)
+    context.path("profile").mkdir()
+    path = context.path("profile", "records.jsonl")
+    networks = choose_networks(context.space, 2, context.streams)
+    measure_all(Host(), network_jobs(context.space, networks, context.scenario, "cpu"), measurement_plan(context), path)
+    elsewhere = Host()
+    elsewhere.described = replace(elsewhere.described, compute_unit="gpu")
+    jobs = [block_job(spec, context.scenario, "cpu") for spec in blocks.values()]
+    later = context.path("profile", "gpu.jsonl")
+    measure_all(elsewhere, jobs, measurement_plan(context), later)
+    path.write_text(path.read_text() + later.read_text().replace("2026-01", "2026-02"))
+    assert set(records(context)) > set(blocks)
+    planned = {step.subject for step in plan_measurements(context, 1000).steps}
+    assert planned >= set(blocks)
+    assert not planned & {network.digest for network in networks}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
