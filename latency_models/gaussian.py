@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-# Degrees of freedom of the noise: at four, an error of five standard deviations counts a sixth of a normal one.
+# Degrees of freedom of the noise: at four, an error of five standard deviations counts 5 / (4 + 25), a sixth.
 STUDENT_DEGREES = 4.0
-# An observation that counts less than this share of a normal one is called an outlier; about 3.5 standard deviations.
+# An observation that counts less than this share of 1 is called an outlier: errors above 3.3 standard deviations.
 OUTLIER_WEIGHT = 0.33
 # Half of a normal distribution's central 90 % in standard deviations, and standard deviation of the normal distribution
 # whose central 90 % are those of Student's t with four degrees of freedom and scale 1 (2.132 of tables, over 1.645).

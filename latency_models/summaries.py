@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.core.cost import Interval
 from nas.core.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -63,24 +62,6 @@ def median_deviation(values: Sequence[float] | NDArray[np.float64]) -> float:
     """Return the median absolute deviation from the median, unscaled."""
     array = np.asarray(values, dtype=float)
     return float(np.median(np.abs(array - np.median(array))))
-
-
-def bootstrap_interval(values: Sequence[float], *, coverage: float = 0.9, seed: int = 0) -> Interval:
-    """Return a percentile bootstrap interval of the median (scipy, 1,000 resamples)."""
-    from scipy.stats import bootstrap
-
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2 or np.ptp(array) == 0.0:
-        return Interval(low=float(array.min()), high=float(array.max()), coverage=coverage)
-    found = bootstrap(
-        (array,),
-        np.median,
-        n_resamples=1000,
-        confidence_level=coverage,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(low=float(found.low), high=float(found.high), coverage=coverage)
 
 
 def detect_warmup(values: Sequence[float], *, tolerance: float = 0.1) -> int:

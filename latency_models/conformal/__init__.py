@@ -6,42 +6,32 @@ is an interval of the ratio.
 
 from latency_models.conformal.jackknife import cv_plus, jackknife_plus
 from latency_models.conformal.repeats import ErrorParts, error_parts, pass_shifts, session_scores
-from latency_models.conformal.shift import effective_count, kernel_weights, likelihood_ratio_weights
+from latency_models.conformal.shift import likelihood_ratio_weights
 from latency_models.conformal.split import (
     conformal_quantile,
-    coverage_tolerance,
     group_held_out_coverage,
     group_quantile,
     held_out_coverage,
     log_score,
     needed,
-    normalised_scores,
     ratio_interval,
-    signed_log_scores,
-    upper_ratio,
     weighted_quantile,
 )
 
 __all__ = [
     "ErrorParts",
     "conformal_quantile",
-    "coverage_tolerance",
     "cv_plus",
-    "effective_count",
     "error_parts",
     "group_held_out_coverage",
     "group_quantile",
     "held_out_coverage",
     "jackknife_plus",
-    "kernel_weights",
     "likelihood_ratio_weights",
     "log_score",
     "needed",
-    "normalised_scores",
     "pass_shifts",
     "ratio_interval",
     "session_scores",
-    "signed_log_scores",
-    "upper_ratio",
     "weighted_quantile",
 ]

@@ -47,34 +47,6 @@ def likelihood_ratio_weights(
     return np.exp(model.decision_function(here)), np.exp(model.decision_function(there))
 
 
-def kernel_weights(calibration: ArrayLike, target: ArrayLike, *, bandwidth: float) -> FloatArray:
-    """Return Gaussian weights of calibration items by their distance to each target, shape (m, n).
-
-    A target's own weight is 1. Intervals made from them adapt to the neighbourhood, but hold their coverage only
-    approximately (Guan, "Localized conformal prediction", Biometrika 2023).
-
-    Args:
-        calibration: Features of the calibration items, shape (n, d), scaled to be comparable.
-        target: Features of the items to be predicted, shape (m, d).
-        bandwidth: Distance at which a weight has fallen to ``exp(-1/2)``.
-
-    Raises:
-        ValueError: The features differ in number, a set is empty, or the bandwidth is not above 0.
-    """
-    here, there = _features(calibration, target)
-    if not bandwidth > 0.0:
-        raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
-    squares = ((there[:, None, :] - here[None, :, :]) ** 2).sum(axis=2)
-    weights: FloatArray = np.exp(-0.5 * squares / bandwidth**2)
-    return weights
-
-
-def effective_count(weights: ArrayLike) -> float:
-    """Return how many equal weights say as much (Kish): the square of the sum over the sum of squares."""
-    array = np.asarray(weights, dtype=float)
-    return float(array.sum() ** 2 / (array**2).sum())
-
-
 def _features(calibration: ArrayLike, target: ArrayLike) -> tuple[FloatArray, FloatArray]:
     here, there = np.asarray(calibration, dtype=float), np.asarray(target, dtype=float)
     if here.ndim != 2 or there.ndim != 2 or here.shape[1] != there.shape[1] or not len(here) or not len(there):

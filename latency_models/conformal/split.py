@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, exp, sqrt
+from math import ceil, exp
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -183,28 +183,6 @@ def log_score(measured: ArrayLike, predicted: float) -> float:
     return float(np.max(np.abs(np.log(np.asarray(measured, dtype=float) / predicted))))
 
 
-def signed_log_scores(measured: ArrayLike, predicted: ArrayLike) -> FloatArray:
-    """Return ``log(measured / predicted)``: above 0 where an item is slower than predicted."""
-    scores: FloatArray = np.log(np.asarray(measured, dtype=float) / np.asarray(predicted, dtype=float))
-    return scores
-
-
-def normalised_scores(measured: ArrayLike, predicted: ArrayLike, scale: ArrayLike) -> FloatArray:
-    """Return absolute errors over each item's own expected error.
-
-    An interval is then ``predicted ± quantile * scale``: as wide as ``scale`` says, and of the stated coverage however
-    wrong that is.
-
-    Raises:
-        ValueError: A scale is not above 0.
-    """
-    scales = np.asarray(scale, dtype=float)
-    if not (scales > 0.0).all():
-        raise ValueError("scale must be above 0 everywhere")
-    scores: FloatArray = np.abs(np.asarray(measured, dtype=float) - np.asarray(predicted, dtype=float)) / scales
-    return scores
-
-
 def ratio_interval(scores: ArrayLike, coverage: float) -> tuple[float, float]:
     """Return the ends of a relative interval, symmetric in the logarithm: ``(1 / r, r)``.
 
@@ -214,16 +192,6 @@ def ratio_interval(scores: ArrayLike, coverage: float) -> tuple[float, float]:
     """
     width = exp(conformal_quantile(scores, coverage))
     return 1.0 / width, width
-
-
-def upper_ratio(signed_scores: ArrayLike, coverage: float) -> float:
-    """Return the factor on a prediction that a fresh item exceeds with at most the probability ``1 - coverage``.
-
-    Args:
-        signed_scores: ``signed_log_scores`` of held-out items.
-        coverage: Stated share of truths below.
-    """
-    return exp(conformal_quantile(signed_scores, coverage))
 
 
 def held_out_coverage(residuals: ArrayLike, scores: ArrayLike, coverage: float) -> float | None:
@@ -243,11 +211,6 @@ def held_out_coverage(residuals: ArrayLike, scores: ArrayLike, coverage: float) 
         residual <= conformal_quantile(np.delete(array, index), coverage) for index, residual in enumerate(errors)
     ]
     return float(np.mean(inside))
-
-
-def coverage_tolerance(coverage: float, count: int, *, sigmas: float = 2.0) -> float:
-    """Return how far a share seen in ``count`` items may be from ``coverage`` by chance: ``sigmas`` binomial errors."""
-    return sigmas * sqrt(coverage * (1.0 - coverage) / count)
 
 
 def _by_group(groups: Sequence[ArrayLike]) -> tuple[FloatArray, FloatArray]:

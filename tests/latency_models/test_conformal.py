@@ -9,24 +9,18 @@ from hypothesis import strategies as st
 
 from latency_models.conformal import (
     conformal_quantile,
-    coverage_tolerance,
     cv_plus,
-    effective_count,
     error_parts,
     group_held_out_coverage,
     group_quantile,
     held_out_coverage,
     jackknife_plus,
-    kernel_weights,
     likelihood_ratio_weights,
     log_score,
     needed,
-    normalised_scores,
     pass_shifts,
     ratio_interval,
     session_scores,
-    signed_log_scores,
-    upper_ratio,
     weighted_quantile,
 )
 from nas.core.errors import ProfileError
@@ -227,48 +221,9 @@ def test_weights_restore_the_coverage_that_a_shift_takes() -> None:
     assert np.mean(weighted) == pytest.approx(0.9, abs=0.02)
 
 
-def test_kernel_weights_fall_with_distance() -> None:
-    weights = kernel_weights([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0]], bandwidth=5.0)
-    assert weights.tolist() == [pytest.approx([1.0, np.exp(-0.5)])]
-    with pytest.raises(ValueError, match="bandwidth must be above 0"):
-        kernel_weights([[0.0]], [[0.0]], bandwidth=0.0)
+def test_features_that_differ_in_number_are_refused() -> None:
     with pytest.raises(ValueError, match="features must be"):
-        kernel_weights([[0.0]], [[0.0, 1.0]], bandwidth=1.0)
-
-
-def test_effective_count_of_equal_and_lone_weights() -> None:
-    assert effective_count([2.0] * 7) == pytest.approx(7.0)
-    assert effective_count([1.0, 0.0, 0.0]) == pytest.approx(1.0)
-
-
-def test_upper_ratio_is_one_sided() -> None:
-    generator = np.random.default_rng(8)
-    hits = []
-    for _ in range(2000):
-        ratios = np.exp(0.1 * generator.normal(size=20))
-        bound = upper_ratio(signed_log_scores(ratios[:19], np.ones(19)), 0.9)
-        hits.append(ratios[19] <= bound)
-    assert np.mean(hits) == pytest.approx(18 / 20, abs=0.027)  # exact; four standard errors
-
-
-def test_normalised_scores_make_unlike_items_exchangeable() -> None:
-    generator = np.random.default_rng(9)
-    narrow, wide = [], []
-    for _ in range(600):
-        scale = np.tile([1.0, 10.0], 15)
-        truth = scale * generator.normal(size=30)
-        limit = conformal_quantile(normalised_scores(truth[:28], np.zeros(28), scale[:28]), 0.9)
-        narrow.append(abs(truth[28]) <= limit * 1.0)
-        wide.append(abs(truth[29]) <= limit * 10.0)
-    # Both kinds are covered: ceil(29 * 0.9) / 29 = 0.931; four standard errors are 0.041.
-    assert np.mean(narrow) == pytest.approx(27 / 29, abs=0.042)
-    assert np.mean(wide) == pytest.approx(27 / 29, abs=0.042)
-    with pytest.raises(ValueError, match="scale must be above 0"):
-        normalised_scores([1.0], [1.0], [0.0])
-
-
-def test_tolerance_of_a_coverage_seen_in_a_hundred() -> None:
-    assert coverage_tolerance(0.9, 100) == pytest.approx(0.06)
+        likelihood_ratio_weights([[0.0]], [[0.0, 1.0]])
 
 
 def test_interpolated_quantile_of_a_worked_example() -> None:
