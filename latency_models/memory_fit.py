@@ -52,6 +52,8 @@ def memory_reading(record: ProfileRecord, *, weights_mb: float, inputs_mb: float
     A phone has two numbers: the app's footprint decides when the app is killed, memory that the Neural Engine's own
     processes hold shows only in the whole system. The larger is what the phone must have; both include the weights.
     Running out of memory says that no less than the limit was needed.
+    Readings that are not even the weights do not hold them (mapped from the file, or smaller than stated here) and say
+    nothing of activations.
 
     Args:
         record: Of a whole network.
@@ -64,7 +66,7 @@ def memory_reading(record: ProfileRecord, *, weights_mb: float, inputs_mb: float
     totals = [] if record.memory is None else [app_total_mb(record.memory), record.memory.system_rise_mb]
     known = [value for value in totals if value is not None]
     if known:
-        return MemoryReading(value_mb=max(0.0, max(known) - weights_mb))
+        return MemoryReading(value_mb=max(known) - weights_mb) if max(known) > weights_mb else None
     return None if record.peak_memory_mb is None else MemoryReading(value_mb=inputs_mb + record.peak_memory_mb)
 
 

@@ -26,7 +26,7 @@ from latency_models.reporting import CalibrationReport, summarise_errors
 from latency_models.storage import load_predictor, save_predictor
 from nas.core.cost import Interval
 from nas.core.errors import ConfigError, InputError, ProfileError
-from nas.core.profile import Failure, ProfileSet
+from nas.core.profile import Failure, MemoryReadings, ProfileSet
 from nas.core.rng import RandomStreams
 
 if TYPE_CHECKING:
@@ -414,6 +414,21 @@ def test_memory_of_another_compute_unit_does_not_move_the_priced_ones(
         truth = workload.weight_bytes / 1e6 + phone.true_memory_mb(architecture.digest)
         assert predict(predictor, workload, scenario).peak_memory_mb == pytest.approx(truth, rel=1e-3)
     assert sum(row.measured_memory_mb is not None for row in report.networks) == len(networks)
+
+
+def test_footprints_without_the_weights_leave_memory_uncalibrated(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    mapped = MemoryReadings(footprint_unloaded_mb=50.0, footprint_peak_mb=50.0)
+    records = tuple(
+        replace(record, memory=mapped) if record.level == "network" else record for record in profiles.records
+    )
+    predictor, report = calibrate(
+        ProfileSet(records=records), workloads_of(space, scenario, networks), scenario, DEVICE
+    )
+    cost = predict(predictor, space.workload(networks[0], scenario), scenario)
+    assert report.memory_error is None
+    assert cost.memory_interval_mb.low < cost.peak_memory_mb < cost.memory_interval_mb.high < math.inf
 
 
 def test_throttled_records_are_left_out_and_counted(

@@ -87,6 +87,8 @@ def test_no_reading_is_refused() -> None:
         ({"footprint_unloaded_mb": 50, "footprint_peak_mb": 150, "system_wired_before_mb": 500,
           "system_wired_max_mb": 3000}, 2400.0),
         ({"footprint_peak_mb": 150}, None),
+        # Less than the weights: they are not in it, and nobody knows how much of it is activations.
+        ({"footprint_unloaded_mb": 50, "footprint_peak_mb": 120}, None),
     ],
 )  # fmt: skip
 def test_the_larger_of_both_numbers_counts(record: Any, memory: dict[str, float], expected: float | None) -> None:
