@@ -85,7 +85,7 @@ class Domain:
         if distance <= self.limit:
             return ""
         figures = self.figures(price.blocks, price.weights_mb)
-        time_ms = price.overhead_ms + sum(block.latency_ms for block in price.blocks)
+        time_ms = price.latency_ms
         parts = [_unseen_kinds(price, self.names)] if figures[self.names.index(UNSEEN)] else []
         beyond = [
             (figure / largest, name)
@@ -168,7 +168,7 @@ def fit_domain(prices: Sequence[WorkloadPrice]) -> Domain | None:
         centre=tuple(float(value) for value in centre),
         whitening=tuple(tuple(float(value) for value in row) for row in whitening),
         largest=tuple(float(value) for value in table.max(axis=0)),
-        largest_ms=max(price.overhead_ms + sum(block.latency_ms for block in price.blocks) for price in prices),
+        largest_ms=max(price.latency_ms for price in prices),
         limit=max(max(left_out), 1e-9),
         num_networks=len(prices),
     )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 Effect = tuple[str, ...]
-# Corrections may not take a network's time below this share of its blocks' own, whatever a few networks suggest.
+# Corrections may not take a network below this share of its blocks' own times, nor a block below this share of its
+# own, whatever a few networks suggest.
 LEAST_SHARE = 0.1
 
 

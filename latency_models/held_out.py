@@ -107,7 +107,7 @@ def _call(model: CalibratedModel, network: MeasuredNetwork) -> HeldOut:
     predictor = CalibratedPredictor(model=replace(model, os_build=group.os_build, compute_unit=group.compute_unit))
     price = predictor.price(network.workload)
     return HeldOut(
-        latency_ms=price.overhead_ms + sum(block.latency_ms for block in price.blocks),
+        latency_ms=price.latency_ms,
         activation_mb=max(block.activation_mb for block in price.blocks),
     )
 

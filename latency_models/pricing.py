@@ -50,6 +50,11 @@ class WorkloadPrice:
     parameters: int
     infeasible: tuple[Infeasibility, ...] = ()
 
+    @property
+    def latency_ms(self) -> float:
+        """Time of the call."""
+        return self.overhead_ms + sum(block.latency_ms for block in self.blocks)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalRatios:

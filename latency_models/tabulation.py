@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latency_models.effects import LEAST_SHARE
 from latency_models.predictors.block_table import GroupTable, KindEffect, TableEntry
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from latency_models.posterior import Posterior
 
     FloatArray = NDArray[np.float64]
-
-# A block within networks takes at least this share of a block of its kind, whatever the extra of its kind says.
-_LEAST_SHARE = 0.1
 
 
 def group_tables(posterior: Posterior, observations: Observations) -> tuple[GroupTable, ...]:
@@ -73,7 +71,7 @@ def _within_ms(posterior: Posterior, signatures: Sequence[str], group: Group) ->
     items = [(name, group) for name in signatures]
     times = posterior.block_ms(items)
     extras = np.array([posterior.extra_ms(posterior.effects.known[name].kind, group) for name in signatures])
-    within: FloatArray = np.maximum(times, _LEAST_SHARE * (times - extras))
+    within: FloatArray = np.maximum(times, LEAST_SHARE * (times - extras))
     return within
 
 

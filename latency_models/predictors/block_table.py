@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from latency_models.constants import FittedConstant, with_constants
 from latency_models.devices import DeviceSpec, UnitSpec, get
+from latency_models.effects import LEAST_SHARE
 from latency_models.features import BlockFeatures, block_features
+from latency_models.gaussian import NORMAL_90
 from latency_models.observations import Infeasible
 from latency_models.placement import place
 from latency_models.predictors.roofline import home_units, infeasibilities, placed_ms
@@ -23,11 +25,6 @@ from nas.core.scenario import Precision
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
-
-# Corrections may not take a block below this share of its time, whatever a few networks suggest.
-_LEAST_SHARE = 0.1
-# Half of a normal distribution's central 90 % in standard deviations.
-_NORMAL_90 = 1.6449
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +169,7 @@ class CalibratedPredictor:
         ratios, sd = self.model.ratios, self._table.ratio_sd
         if sd == 0.0:
             return ratios
-        wide = exp(_NORMAL_90 * sd)
+        wide = exp(NORMAL_90 * sd)
         return replace(
             ratios,
             latency=(ratios.latency[0] / wide, ratios.latency[1] * wide),
@@ -227,7 +224,7 @@ class CalibratedPredictor:
             base_ms = effect.scale * placed_ms(block, self._device, self._units, precision=self.model.precision)
             extra_ms = effect.extra_ms
         extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
-        return max(_LEAST_SHARE * base_ms, base_ms + extra_ms)
+        return max(LEAST_SHARE * base_ms, base_ms + extra_ms)
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model

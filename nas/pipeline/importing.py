@@ -183,7 +183,7 @@ def _prior_ms(target: Target, located: Iterable[Located]) -> dict[str, float]:
     for record in records:
         if record.architecture is not None and record.level == "network":
             price = prior.price(target.space.workload(record.architecture, scenario))
-            times[record.subject] = price.overhead_ms + sum(block.latency_ms for block in price.blocks)
+            times[record.subject] = price.latency_ms
     return times
 
 
