@@ -35,8 +35,20 @@ def test_make_targets_exist() -> None:
 
 
 def test_python_example_prints_the_count_the_text_states(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = [body for kind, body in BLOCKS if kind == "python"]
-    exec(compile(example, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
+    printed = output_of("search_spaces", capsys)
     count = printed.split(" networks")[0]
     assert f"({count} distinct networks)" in README
+
+
+def test_few_shot_example_finds_the_hidden_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = output_of("latency_models.transfer", capsys)
+    share, low, high = re.findall(r"[\d.]+(?=%)|(?<=0: )\d+|\d+(?= ms)", printed)
+    # Latencies carry 1 % of noise, half of which lies within 0.7 %; ten readings of eight weights leave about as much.
+    assert 0.4 < float(share) < 2.0
+    assert 0 < float(low) < float(high)
+
+
+def output_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
+    (example,) = [body for kind, body in BLOCKS if kind == "python" and module in body]
+    exec(compile(example, "README.md", "exec"), {})
+    return capsys.readouterr().out
