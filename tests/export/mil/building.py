@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from nas.export.mil import Program
 
 
-def save_program(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], build: Callable[..., Any], *, dtype: type = np.float32
-) -> Path:
-    """Save what ``build(mb, **inputs)`` makes, with no pass run over it: nothing is folded, fused or renamed."""
+def unsaved_model(shapes: Mapping[str, tuple[int, ...]], build: Callable[..., Any], *, dtype: type = np.float32) -> Any:
+    """Return what ``build(mb, **inputs)`` makes as an unsaved model; no pass folds, fuses or renames anything."""
     ct = load_coremltools()
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, types
@@ -32,7 +30,7 @@ def save_program(
         outputs = build(mb, **function.inputs)
         function.set_outputs(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
         program.add_function("main", function)
-    model = ct.convert(
+    return ct.convert(
         program,
         convert_to="mlprogram",
         minimum_deployment_target=ct.target.iOS18,
@@ -40,7 +38,13 @@ def save_program(
         pass_pipeline=ct.PassPipeline.EMPTY,
         skip_model_load=True,
     )
-    model.save(str(path))
+
+
+def save_program(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], build: Callable[..., Any], *, dtype: type = np.float32
+) -> Path:
+    """Save what ``build`` makes as a package."""
+    unsaved_model(shapes, build, dtype=dtype).save(str(path))
     return path
 
 
