@@ -3,9 +3,9 @@
     python benchmarks/host_accuracy.py --out benchmarks/results
 
 Profiles every distinct block of ``tiny`` and 20 whole networks, calibrates, then measures fresh random networks, filled
-from sparse to full, in a second session minutes of measuring later. The fresh networks are also predicted by
-calibrations on other sets of 20 networks, drawn from those measured in the first session (``--profiled``), which tells
-what is owed to the very 20. Writes ``host_accuracy.json`` and ``host_accuracy.md``.
+from sparse to full, in a second session minutes of measuring later, in processes of its own. The fresh networks are
+also predicted by calibrations on other sets of 20 networks, drawn from those measured in the first session
+(``--profiled``), which tells what is owed to the very 20. Writes ``host_accuracy.json`` and ``host_accuracy.md``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from latency_models import CalibrationOptions, calibrate, choose_networks, compare, measure_all, predict
+from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.memory import memory_graph
 from nas.config.templates import read_template
 from nas.core.files import write_json, write_text_atomically
@@ -89,7 +90,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     backend = host_backend(context)
     jobs = network_jobs(context.space, fresh, context.scenario, backend.device)
     path = folder / "fresh.jsonl"
-    records = measure_all(backend, jobs, measurement_plan(context), path, progress=PrintedProgress("fresh networks"))
+    with FreshProcessBackend(backend) as later:
+        later.renew()
+        records = measure_all(later, jobs, measurement_plan(context), path, progress=PrintedProgress("fresh networks"))
     first = judge(context, networks_only(profiles, first_networks(context)), fresh, records)
     others = []
     for draw in range(options.draws):

@@ -56,10 +56,11 @@ class FreshProcessBackend:
         """Measure in a new process from now on."""
         self._close()
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._backend), daemon=True)
-        self._process.start()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._backend), daemon=True)
+        process.start()
         theirs.close()
+        self._connection, self._process = ours, process
 
     def measure(self, job: MeasurementJob, plan: MeasurementPlan, *, memory: bool) -> ProfileRecord:
         """Measure one job once.

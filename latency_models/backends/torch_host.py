@@ -64,6 +64,10 @@ class TorchHostBackend:
         self._network_anchor_job = network_anchor
         self._anchors: dict[str, Callable[[], Any]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the anchors behind: another process builds its own."""
+        return self.__dict__ | {"_anchors": {}}
+
     def availability(self) -> Availability:
         """Say whether torch is installed, and for CUDA whether it sees a GPU."""
         try:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latency_models import compare, measure_all
+from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.memory import memory_graph
 from nas.core.files import write_json
 from nas.pipeline.context import present
@@ -45,7 +46,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         plan = replace(plan, measure_memory=phases.memory == "together")
     else:
         jobs = network_jobs(context.space, architectures, context.scenario, backend.device)
-    measured = measure_all(backend, jobs, plan, folder / "records.jsonl", progress=progress)
+    with FreshProcessBackend(backend) as renewed:
+        measured = measure_all(renewed, jobs, plan, folder / "records.jsonl", progress=progress)
     model = getattr(load_predictor(context), "model", None)
     comparison = compare(
         {member.architecture.digest: member.cost for member in members},

@@ -10,6 +10,7 @@ import pytest
 
 from latency_models import measure_all
 from latency_models.backends.fresh_process import FreshProcessBackend
+from latency_models.backends.torch_host import TorchHostBackend
 from latency_models.jobs import Availability, MeasurementJob, MeasurementPlan, Prepared
 from nas.core.errors import MeasurementError
 from nas.core.profile import DeviceInfo, ProfileRecord
@@ -51,6 +52,12 @@ class ProcessBackend:
 
 def ready() -> Prepared:
     return ready, ()
+
+
+def multiplication() -> Prepared:
+    import torch
+
+    return torch.matmul, (torch.ones(8, 8), torch.ones(8, 8))
 
 
 def fail_in_another_process(parent: int) -> Prepared:
@@ -97,3 +104,15 @@ def test_leaving_the_backend_ends_its_process(tmp_path: Path) -> None:
     process = measure(tmp_path / "records.jsonl", job, passes=2)[-1]
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_host_backend_goes_to_another_process_after_it_has_measured_here() -> None:
+    backend = TorchHostBackend("cpu")
+    job = MeasurementJob(subject="a", level="block", make=multiplication)
+    plan = MeasurementPlan(scenario="s", seconds=0.001, max_repeats=6)
+    with FreshProcessBackend(backend) as fresh:
+        here = fresh.measure(job, plan, memory=False)
+        fresh.renew()
+        there = fresh.measure(job, plan, memory=False)
+    assert there.device == here.device
+    assert there.anchor_ms
