@@ -32,6 +32,8 @@ HELP_COUNT, TASK_COUNT = 10, 20  # networks that HELP and NASFLAT measure
 ACCURACY = "Spearman / MAPE % / within 10 %"
 INTERVAL = "90 % interval: mean coverage % / worst device / half-width %"
 CHOICE = "choice under a budget: violations % / regret"
+_DIGITS = 5  # of the figures by device: far below their spread over draws
+_LIBRARIES = ("python", "numpy", "scipy", "scikit-learn", "pandas")
 _CHOICES = ("choice_by_upper", "choice_by_median")
 
 
@@ -134,7 +136,7 @@ def _preamble(result: dict[str, Any]) -> list[str]:
     return [
         f"Origin: measured by this program, {result['taken_at']}, on {result['host']['system']}, "
         f"{result['host']['processor']}; seed {settings['seed']}; versions: "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
+        + ", ".join(f"{name} {result['versions'][name]}" for name in _LIBRARIES)
         + ".",
         "",
         f"Data: {result['data']}; digest {settings['data'][:12]}. {result['protocol']} Every device is judged on "
@@ -327,7 +329,7 @@ def as_records(devices: pd.DataFrame) -> list[dict[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value
-    return int(value) if isinstance(value, int | np.integer) else _finite(float(value))
+    return int(value) if isinstance(value, int | np.integer) else _finite(round(float(value), _DIGITS))
 
 
 def covered_spaces(entries: Sequence[dict[str, Any]]) -> list[str]:
