@@ -132,7 +132,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _preamble(result: dict[str, Any]) -> list[str]:
     settings = result["settings"]
-    tested = settings["tested"] or "all remaining"
+    tested = f"{settings['tested']} networks, drawn once per device" if settings["tested"] else "all other networks"
     return [
         f"Origin: measured by this program, {result['taken_at']}, on {result['host']['system']}, "
         f"{result['host']['processor']}; seed {settings['seed']}; versions: "
@@ -140,7 +140,7 @@ def _preamble(result: dict[str, Any]) -> list[str]:
         + ".",
         "",
         f"Data: {result['data']}; digest {settings['data'][:12]}. {result['protocol']} Every device is judged on "
-        f"{tested} networks that were not measured (drawn once per device); source models see "
+        f"{tested}; source models see "
         f"{settings['source_networks']} networks of each source device. A figure is the mean over draws, then over "
         "devices; all methods get the same random networks, and 'chosen' ones pick theirs before anything is measured. "
         "Coverage and half-width are those of the 90 % interval. Violations are budgets exceeded by more than 5 %, "
