@@ -153,7 +153,7 @@ class _Machine:
             )
         for name, tensor in inputs.items():
             port = ports[name]
-            if not _fits(tensor, port) or tensor.is_floating_point() != port.type.element.is_float:
+            if not port.type.fits(tensor.shape) or tensor.is_floating_point() != port.type.element.is_float:
                 raise InputError(
                     f"{self.program.path}: input {name!r} is {port.type}, given {tensor.dtype} {tuple(tensor.shape)}"
                 )
@@ -196,7 +196,7 @@ class _Machine:
 
     def settled(self, result: Tensor, port: Port, where: str) -> Tensor:
         element = port.type.element
-        if not _fits(result, port):
+        if not port.type.fits(result.shape):
             raise VerificationError(f"{where} gives {tuple(result.shape)} for {port.name!r}, stated {port.type}")
         boolean = result.dtype == torch.bool
         if result.is_floating_point() != element.is_float or boolean != (element.name == "bool"):
@@ -207,10 +207,3 @@ class _Machine:
         if self.precision == "float16" and port.type.element.name == "float16":
             return tensor.half().float()
         return tensor
-
-
-def _fits(tensor: Tensor, port: Port) -> bool:
-    shape = port.type.shape
-    return len(shape) == tensor.ndim and all(
-        stated is None or stated == size for stated, size in zip(shape, tensor.shape, strict=True)
-    )

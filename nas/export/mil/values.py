@@ -13,6 +13,7 @@ from nas.core.errors import InputError
 from nas.export.package import RECORD, SENTINEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -82,6 +83,12 @@ class TensorType:
     def num_bytes(self) -> int:
         """Bytes as stored; packed types fill whole bytes."""
         return -(-self.num_elements * self.element.bits // 8)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of ``shape`` is of this type; an axis of unknown length takes any."""
+        return len(shape) == len(self.shape) and all(
+            stated is None or stated == size for stated, size in zip(self.shape, shape, strict=True)
+        )
 
     def __str__(self) -> str:
         axes = ", ".join("?" if axis is None else str(axis) for axis in self.shape)

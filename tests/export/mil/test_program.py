@@ -134,6 +134,18 @@ def test_wrong_stated_shape_is_named_with_its_operation(copy: Path) -> None:
         execute(read_program(edited(copy, widen)), {"x": X})
 
 
+def test_result_that_would_fill_the_memory_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    path = save_program(tmp_path / "p.mlpackage", {"x": (2, 3)}, lambda mb, x: mb.tile(x=x, reps=[2, 3]))
+
+    def repeat(message: Any) -> None:
+        for operation in operations(message):
+            values = operation.attributes["val"].immediateValue.tensor.ints.values
+            values[:] = [1 << 30 if value == 2 else value for value in values]
+
+    with pytest.raises(VerificationError, match=r"tile .* gives \(2147483648, 9\), stated float32 \(4, 9\)"):
+        execute(read_program(edited(path, repeat)), {"x": torch.ones(2, 3)})
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

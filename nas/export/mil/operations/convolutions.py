@@ -33,6 +33,9 @@ def _conv(inputs: Inputs) -> Tensor:
     strides = inputs.integers("strides", [1] * axes)
     dilations = inputs.integers("dilations", [1] * axes)
     pads = _pads(inputs, x, list(weight.shape[2:]), strides, dilations)
+    spatial = zip(x.shape[2:], pads, weight.shape[2:], strides, dilations, strict=True)
+    sizes = [(size + sum(pad) - (length - 1) * d - 1) // stride + 1 for size, pad, length, stride, d in spatial]
+    inputs.stated([x.shape[0], weight.shape[0], *sizes])
     padding = [begin for begin, _ in pads]
     if any(begin != end for begin, end in pads):
         x, padding = _padded(x, pads, 0.0), [0] * axes
@@ -66,6 +69,7 @@ def _conv_transpose(inputs: Inputs) -> Tensor:
         sizes = [one - begin - end for one, (begin, end) in zip(full, pads, strict=True)]
     if inputs.has("output_shape"):
         sizes = inputs.integers("output_shape")[-axes:]
+    inputs.stated([x.shape[0], weight.shape[1] * inputs.integer("groups", 1), *sizes])
     extra = [max(0, begin + size - one) for begin, size, one in zip(begins, sizes, full, strict=True)]
     result: Tensor = TRANSPOSED[axes](
         x, weight, inputs.optional("bias"), strides, 0, extra, inputs.integer("groups", 1), dilations

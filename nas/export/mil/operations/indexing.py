@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nas.core.errors import VerificationError
 from nas.export.mil.operations.registry import Inputs, kernel
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def _one_hot(inputs: Inputs) -> Tensor:
         inputs.integer("one_hot_vector_size"),
         inputs.integer("axis", -1),
     )
+    shape = list(indices.shape)
+    shape.insert(axis % (indices.ndim + 1), size)
+    inputs.stated(shape)
     on, off = inputs.optional("on_value"), inputs.optional("off_value")
     hot = (indices.unsqueeze(-1) == torch.arange(size)).movedim(-1, axis)
     one = torch.tensor(1, dtype=torch.int32) if on is None else on.reshape(())
@@ -112,8 +116,6 @@ def _wrapped(indices: Tensor, size: int, inputs: Inputs) -> Tensor:
     Raises:
         VerificationError: One is outside; on a device the result would be undefined.
     """
-    from nas.core.errors import VerificationError
-
     if indices.numel() and (int(indices.min()) < -size or int(indices.max()) >= size):
         raise VerificationError(
             f"{inputs.location}: index {int(indices.min())} to {int(indices.max())} outside an axis of {size}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from nas.core.errors import InputError, UnavailableError
+from nas.core.errors import InputError, UnavailableError, VerificationError
 from nas.export.mil.values import TensorType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Value = Tensor | tuple[str, ...]
 Result = Tensor | tuple[Tensor, ...]
@@ -86,6 +86,18 @@ class Inputs:
         if isinstance(found[0], Tensor) or len(found[0]) != 1:
             raise InputError(f"{self.location}: parameter {name!r} is not one word")
         return found[0][0]
+
+    def stated(self, shape: Sequence[int]) -> list[int]:
+        """Return the shape that a result is about to have, once the program states the same.
+
+        Asked before memory is taken by operations whose result can be larger than what they read.
+
+        Raises:
+            VerificationError: The program states another shape: one of the two is damaged.
+        """
+        if not self.outputs[0].fits(shape):
+            raise VerificationError(f"{self.location} gives {tuple(shape)}, stated {self.outputs[0]}")
+        return list(shape)
 
     def unsupported(self, name: str, value: object) -> UnavailableError:
         """Return the error for a setting that no kernel computes."""

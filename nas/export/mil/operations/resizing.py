@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def _upsample_nearest(inputs: Inputs) -> Tensor:
     x = inputs.tensor("x")
     factors = inputs.number("scale_factor_height", 1.0), inputs.number("scale_factor_width", 1.0)
-    return _nearest(x, [int(size * factor) for size, factor in zip(x.shape[-2:], factors, strict=True)])
+    return _nearest(x, [int(size * factor) for size, factor in zip(x.shape[-2:], factors, strict=True)], inputs)
 
 
 @kernel("resize_nearest_neighbor")
 def _resize_nearest(inputs: Inputs) -> Tensor:
     sizes = [inputs.integer("target_size_height"), inputs.integer("target_size_width")]
-    return _nearest(inputs.tensor("x"), sizes)
+    return _nearest(inputs.tensor("x"), sizes, inputs)
 
 
 @kernel("upsample_bilinear")
@@ -33,7 +33,9 @@ def _upsample_bilinear(inputs: Inputs) -> Tensor:
     align = inputs.flag("align_corners", default=True)
     if not align and not inputs.flag("half_pixel_centers", default=True):
         raise inputs.unsupported("half_pixel_centers", False)
-    return _bilinear(x, [int(size * factor) for size, factor in zip(x.shape[-2:], factors, strict=True)], align=align)
+    return _bilinear(
+        x, [int(size * factor) for size, factor in zip(x.shape[-2:], factors, strict=True)], inputs, align=align
+    )
 
 
 @kernel("resize_bilinear")
@@ -42,7 +44,7 @@ def _resize_bilinear(inputs: Inputs) -> Tensor:
     if mode not in {"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS"}:
         raise inputs.unsupported("sampling_mode", mode)
     sizes = [inputs.integer("target_size_height"), inputs.integer("target_size_width")]
-    return _bilinear(inputs.tensor("x"), sizes, align=mode != "UNALIGN_CORNERS")
+    return _bilinear(inputs.tensor("x"), sizes, inputs, align=mode != "UNALIGN_CORNERS")
 
 
 @kernel("crop")
@@ -81,14 +83,16 @@ def _space_to_depth(inputs: Inputs) -> Tensor:
     return x.reshape(batch, channels * block**2, height // block, width // block)
 
 
-def _nearest(x: Tensor, sizes: list[int]) -> Tensor:
+def _nearest(x: Tensor, sizes: list[int], inputs: Inputs) -> Tensor:
+    inputs.stated([*x.shape[:-2], *sizes])
     for axis, size in zip((-2, -1), sizes, strict=True):
         # floor(i * old / new) in whole numbers; exact where a float factor is not.
         x = x.index_select(axis, torch.arange(size) * x.shape[axis] // size)
     return x
 
 
-def _bilinear(x: Tensor, sizes: list[int], *, align: bool) -> Tensor:
+def _bilinear(x: Tensor, sizes: list[int], inputs: Inputs, *, align: bool) -> Tensor:
+    inputs.stated([*x.shape[:-2], *sizes])
     image = x.reshape(1, -1, *x.shape[-2:])
     return functional.interpolate(image, size=sizes, mode="bilinear", align_corners=align).reshape(
         *x.shape[:-2], *sizes

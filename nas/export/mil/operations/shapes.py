@@ -77,19 +77,23 @@ def _split(inputs: Inputs) -> tuple[Tensor, ...]:
 
 @kernel("tile")
 def _tile(inputs: Inputs) -> Tensor:
-    return inputs.tensor("x").repeat(inputs.integers("reps"))
+    x, reps = inputs.tensor("x"), inputs.integers("reps")
+    inputs.stated([size * times for size, times in zip(x.shape, reps, strict=True)])
+    return x.repeat(reps)
 
 
 @kernel("pad")
 def _pad(inputs: Inputs) -> Tensor:
     x, flat, mode = inputs.tensor("x"), inputs.integers("pad"), inputs.text("mode", "constant")
     pairs = list(zip(flat[::2], flat[1::2], strict=True))  # of the last axes, in order
+    kept = x.ndim - len(pairs)
+    inputs.stated([*x.shape[:kept], *(size + sum(pair) for size, pair in zip(x.shape[kept:], pairs, strict=True))])
     if mode == "constant":
         backwards = [size for pair in reversed(pairs) for size in pair]
         return functional.pad(x, backwards, value=inputs.number("constant_val", 0.0))
     if mode not in {"reflect", "replicate"}:
         raise inputs.unsupported("mode", mode)
-    for axis, (begin, end) in enumerate(pairs, start=x.ndim - len(pairs)):
+    for axis, (begin, end) in enumerate(pairs, start=kept):
         size = x.shape[axis]
         places = torch.arange(-begin, size + end)
         places = places.abs() if mode == "reflect" else places.clamp(0, size - 1)
@@ -102,7 +106,7 @@ def _pad(inputs: Inputs) -> Tensor:
 @kernel("fill")
 def _fill(inputs: Inputs) -> Tensor:
     value = inputs.optional("value")
-    shape = inputs.integers("shape")
+    shape = inputs.stated(inputs.integers("shape"))
     return torch.zeros(shape) if value is None else value.reshape(()).expand(shape)
 
 
@@ -117,6 +121,7 @@ def _fill_like(inputs: Inputs) -> Tensor:
 def _range(inputs: Inputs) -> Tensor:
     start, end, step = (inputs.tensor(name).reshape(()) for name in ("start", "end", "step"))
     count = max(0, math.ceil((float(end) - float(start)) / float(step)))
+    inputs.stated([count])
     return start + step * torch.arange(count, dtype=start.dtype)
 
 
