@@ -276,7 +276,8 @@ def phase_of_records(
 ) -> PhasePrice:
     """Return a phase from its measurements on the device, at the machine speed that blocks were measured at.
 
-    The ends are the quantiles of single samples, which spread more than medians of sessions do.
+    The ends are the quantiles of single samples, which spread more than medians of sessions do; of few samples they are
+    the extremes, which hold a fresh one with the probability (n - 1) / (n + 1).
 
     Args:
         phase: The subject of its records, of level ``phase``.
@@ -294,7 +295,9 @@ def phase_of_records(
     reference = anchor_reference(profiles, "block") or anchor_reference(profiles, "phase")
     summary = summarise(records, reference=reference)
     samples = np.concatenate([steady_samples_ms(record, reference=reference) for record in records])
-    low, high = (float(end) for end in np.quantile(samples, [(1.0 - coverage) / 2.0, (1.0 + coverage) / 2.0]))
+    # Places p * (n + 1), between which a fresh sample lies with the stated probability.
+    ends = np.quantile(samples, [(1.0 - coverage) / 2.0, (1.0 + coverage) / 2.0], method="weibull")
+    low, high = (float(end) for end in ends)
     device = records[0].device
     return PhasePrice(
         phase=phase,

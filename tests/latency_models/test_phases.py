@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from latency_models import devices
 from latency_models.cost_table import compile_cost_table
-from latency_models.phases import PhasePrice, Pipeline, Range, phase_of_workload
+from latency_models.phases import PhasePrice, Pipeline, Range, phase_of_records, phase_of_workload
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import predict
 from nas.core.cost import Infeasibility
+from nas.core.profile import ProfileSet
 
 if TYPE_CHECKING:
     from latency_models.pricing import WorkloadPrice
@@ -149,6 +150,20 @@ def test_a_phase_that_does_not_run_stops_every_generation(space: SmallSpace, sce
     table = compile_cost_table(space, scenario, predictor, Pipeline(phases=(stuck,)))
     assert table.estimate(space.from_options([0, 0, 0])).infeasible == (fault,)
     assert table.score(np.array([[0, 0, 0], [1, 2, 3]])).infeasible.all()
+
+
+def test_a_fresh_sample_of_a_measured_phase_lies_between_the_ends_as_often_as_stated(record: Any) -> None:
+    generator = np.random.default_rng(0)
+    hits = []
+    for _ in range(1500):
+        samples = np.exp(0.1 * generator.standard_normal(20))
+        measured = record("decoder", level="phase", samples_ms=tuple(samples[:19]), warmup=0)
+        found = phase_of_records(
+            "decoder", ProfileSet(records=(measured,)), calls=1, weights_mb=1.0, coverage=0.9
+        ).latency_ms
+        hits.append(found.low <= samples[19] <= found.high)
+    # Of 19 samples the ends are the extremes, between which a 20th lies 18 times of 20; four standard errors.
+    assert np.mean(hits) == pytest.approx(0.9, abs=0.031)
 
 
 def test_a_phase_given_twice_is_refused() -> None:
