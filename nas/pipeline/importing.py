@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import search_spaces
-from latency_models import append_records, call_label, distinct_blocks, scan_profile
+from latency_models import append_records, call_label, covering_architectures, distinct_blocks, scan_profile
 from latency_models.importers import ImportOptions, ImportResult, read_file
 from latency_models.importers.detection import detect
 from latency_models.predictors.roofline import RooflinePredictor
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from latency_models.record_checks import Located
     from nas.core.profile import ProfileRecord
-    from nas.core.workload import Workload
     from nas.runs.directory import RunDirectory
 
 _SHOWN = 20
@@ -167,7 +166,10 @@ def _foreign(record: ProfileRecord, space: TemporalSpace, blocks: Iterable[str])
 
 
 def _prior_ms(target: Target, located: Iterable[Located]) -> dict[str, float]:
-    """Return what the device's prior says of every measured block and network, to see wrong units by."""
+    """Return what the device's prior says of every measured block and network, to see wrong units by.
+
+    A block measured alone pays for a call, which on a phone takes longer than many a block.
+    """
     records = [item.record for item in located if item.record.samples_ms]
     if not records:
         return {}
@@ -176,24 +178,16 @@ def _prior_ms(target: Target, located: Iterable[Located]) -> dict[str, float]:
         prior_of(target.config.device.name), precision=scenario.precision, compute_units=scenario.compute_units
     )
     times: dict[str, float] = {}
-    for workload in _single_options(target.space, scenario):
-        specs = dict(workload.blocks)
-        for block in prior.price(workload).blocks:
-            times.setdefault(specs[block.block].signature, block.latency_ms)
+    for architecture in covering_architectures(target.space):
+        workload = target.space.workload(architecture, scenario)
+        specs, price = dict(workload.blocks), prior.price(workload)
+        for block in price.blocks:
+            times.setdefault(specs[block.block].signature, price.overhead_ms + block.latency_ms)
     for record in records:
         if record.architecture is not None and record.level == "network":
             price = prior.price(target.space.workload(record.architecture, scenario))
             times[record.subject] = price.latency_ms
     return times
-
-
-def _single_options(space: TemporalSpace, scenario: Scenario) -> Iterable[Workload]:
-    """Yield workloads that together hold every block of the space: one option in one slot at a time."""
-    slots = space.slots()
-    for position, slot in enumerate(slots):
-        for option in range(len(space.options(slot))):
-            chosen = [option if other == position else 0 for other in range(len(slots))]
-            yield space.workload(space.from_options(chosen), scenario)
 
 
 def _counts(records: Iterable[ProfileRecord]) -> dict[str, int]:

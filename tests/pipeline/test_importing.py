@@ -171,6 +171,15 @@ def test_faulty_lines_are_named_and_the_rest_is_imported(
     assert sum(report["kept"].values()) == len(lines) - len(expected)
 
 
+def test_a_small_block_that_takes_little_but_its_call_is_no_fault(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    smallest = min(lines, key=lambda line: min(line["latency"]["samples"]))
+    smallest["latency"] = {**smallest["latency"], "unit": "ms", "samples": [2.0] * len(smallest["latency"]["samples"])}
+    report = imported(run_file, "--import", write(tmp_path / "one.jsonl", [smallest]))
+    assert report["kept"] == {"block": 1}
+
+
 def test_a_file_in_seconds_that_says_ms_is_refused_whole(
     run_file: str, lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
