@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nas.core.broken_limits import broken_limits
 from nas.core.errors import ConfigError
 from nas.core.schema import to_data
 from nas.runs.front import FrontFile, read_front
@@ -52,12 +53,7 @@ def _journal(context: Context) -> list[Evaluation]:
 
 def _screened_lines(context: Context) -> list[str]:
     """Return how many candidates broke which limit unpaid, with the reason where blocks do not run."""
-    found: dict[str, int] = {}
-    for evaluation in _journal(context):
-        for violation in evaluation.violations:
-            text = f"{violation.limit}: {violation.reason}" if violation.reason else violation.limit
-            found[text] = found.get(text, 0) + 1
-    rows = [f"  {count:>6}  {text}" for text, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+    rows = [f"  {count:>6}  {text}" for text, count in broken_limits(_journal(context))]
     return ["screened out unpaid, by limit:", *rows] if rows else []
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.core import units
+from nas.core.broken_limits import broken_limits
 from nas.core.errors import InputError
 from nas.core.files import write_text_atomically
 from nas.report import facts, figures, plots
@@ -82,6 +83,7 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "headline": facts.headline(files),
         "front": files.front,
         "most_intervals": plots.MOST_INTERVALS,
+        "broken_limits": broken_limits(files.evaluations),
         "pareto": _pareto(files),
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
         "phases": phases_figure(files.front),
