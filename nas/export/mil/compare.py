@@ -68,7 +68,7 @@ def compare_tensors(name: str, expected: Tensor, found: Tensor) -> OutputError:
     finite = bool(right.isfinite().all())
     difference = (left - right).abs()
     # Equal infinities (masks) are no difference; any other one is infinite.
-    difference = difference.where(left != right, left.new_zeros(())).nan_to_num(nan=math.inf)
+    difference = difference.where(left != right, left.new_zeros(())).nan_to_num(nan=math.inf, posinf=math.inf)
     worst, peak = float(difference.max()), float(left.abs().max())
     noise = float(difference.square().mean().sqrt())
     lengths = float(left.norm()) * float(right.norm())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from nas.core.errors import InputError, NasError, UnavailableError, VerificationError
 from nas.export.mil import activation_peak, execute, first_difference, missing_operations, read_program
-from nas.export.mil.values import unpack_bits
+from nas.export.mil.executor import steps
+from nas.export.mil.values import Constant, unpack_bits
 from nas.export.package import MODEL_FILE, NEWEST_SPECIFICATION, WEIGHT_FILE
 
 from .building import built, save_program
@@ -83,6 +85,22 @@ def test_float16_overflows_where_float32_does_not(tmp_path: Path) -> None:
     inputs = {"x": torch.tensor([200.0, 300.0])}
     assert execute(program, inputs)["y"].tolist() == [40000.0, 90000.0]
     assert execute(program, inputs, precision="float16")["y"].tolist() == [40000.0, float("inf")]
+
+
+def test_a_result_is_freed_after_the_last_operation_that_reads_it(package: Path) -> None:
+    kept: list[weakref.ref[torch.Tensor]] = []
+    alive = []
+    for step in steps(read_program(package), {"x": X}):
+        kept.append(weakref.ref(step.results[0]))
+        alive.append(sum(item() is not None for item in kept))
+    assert alive == [1] + [2] * (2 * len(WEIGHTS) - 1)  # what is read and what is made
+
+
+def test_weights_are_mapped_not_read(package: Path) -> None:
+    constants = [item.value for item in read_program(package).function().operations if item.type == "const"]
+    stored = [item for item in constants if isinstance(item, Constant) and item.in_file]
+    assert len(stored) >= len(WEIGHTS)
+    assert all(isinstance(item.data, np.memmap) for item in stored)
 
 
 def test_one_altered_weight_byte_is_found_at_the_operation_that_reads_it(package: Path, copy: Path) -> None:
