@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -82,15 +82,20 @@ def profile(
         perform_stages(run, ("profile",), console=console, overrides=overrides, force=force, dry_run=dry_run)
         return
     with console.errors():
+        data: dict[str, Any] = {}
+        lines: list[str] = []
         if jobs is not None:
-            _write_jobs(run, jobs, overrides, console, dry_run=dry_run)
+            count = _write_jobs(run, jobs, overrides, dry_run=dry_run)
+            data["jobs"] = {"file": jobs, "written": not dry_run, "count": count}
+            lines.append(f"{jobs}: {count} jobs" + (", not written" if dry_run else ""))
         if imports:
             from latency_models.importers import ImportOptions
 
             options = ImportOptions(device=device, unit=unit, subject=subject, compute_units=compute_units)  # type: ignore[arg-type]  # click's choice
             reports = _import(run, imports, options, overrides, format_name=format_name, dry_run=dry_run)
-            lines = [line for report in reports for line in report.lines()]
-            console.result({"imports": [report.to_dict() for report in reports]}, "\n".join(lines))
+            data["imports"] = [report.to_dict() for report in reports]
+            lines += [line for report in reports for line in report.lines()]
+        console.result(data, "\n".join(lines))
 
 
 def _import(
@@ -125,18 +130,17 @@ def _import(
     return reports
 
 
-def _write_jobs(run: str, file: str, overrides: tuple[str, ...], console: Console, *, dry_run: bool) -> None:
+def _write_jobs(run: str, file: str, overrides: tuple[str, ...], *, dry_run: bool) -> int:
     from nas.pipeline.context import find_run
     from nas.pipeline.importing import target_of
-    from nas.pipeline.job_list import write_job_list
+    from nas.pipeline.job_list import all_jobs, write_jobs
 
     config, directory = find_run(run, overrides=overrides)
     target = target_of(config, directory)
-    if dry_run:
-        console.say(f"would write the job list to {file}")
-        return
-    count = write_job_list(Path(file), config, target.space, target.scenario)
-    console.say(f"{file}: {count} jobs for {config.device.name}")
+    jobs = all_jobs(config, target.space, target.scenario)
+    if not dry_run:
+        write_jobs(Path(file), config, target.space, target.scenario, jobs)
+    return len(jobs)
 
 
 def _plan(

@@ -20,18 +20,15 @@ if TYPE_CHECKING:
     from search_spaces.temporal import TemporalSpace
 
 
-def write_job_list(path: Path, config: RunConfig, space: TemporalSpace, scenario: Scenario) -> int:
-    """Write every distinct block of the space and the run's networks as jobs; return how many.
+def all_jobs(config: RunConfig, space: TemporalSpace, scenario: Scenario) -> list[dict[str, Any]]:
+    """Return every distinct block of the space and the run's networks as jobs.
 
     Raises:
         ConfigError: The YAML has no section ``profile``.
-        UnavailableError: The file cannot be written.
     """
     networks = choose_networks(space, present(config.profile, "profile").networks, RandomStreams(config.run.seed))
-    jobs = [block_entry(number, signature) for number, signature in enumerate(distinct_blocks(space, scenario))]
-    jobs += [network_entry(network) for network in networks]
-    write_jobs(path, config, space, scenario, jobs)
-    return len(jobs)
+    blocks = [block_entry(number, signature) for number, signature in enumerate(distinct_blocks(space, scenario))]
+    return [*blocks, *(network_entry(network) for network in networks)]
 
 
 def block_entry(number: int, signature: str) -> dict[str, Any]:

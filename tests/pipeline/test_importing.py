@@ -226,6 +226,16 @@ def test_unknown_thermal_states_and_impossible_peaks_are_named(
     assert "origin: Input should be 'measured' or 'simulated', got 'guessed'" in found[4]
 
 
+def test_writing_jobs_answers_in_json(run_file: str, jobs: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    planned = json.loads(nas("profile", run_file, "--jobs", str(file), "--dry-run", "--json").stdout)
+    assert not file.exists()
+    written = json.loads(nas("profile", run_file, "--jobs", str(file), "--json").stdout)
+    assert planned == {"jobs": {"file": str(file), "written": False, "count": len(jobs["jobs"])}}
+    assert written == {"jobs": {**planned["jobs"], "written": True}}
+    assert json.loads(file.read_text()) == jobs
+
+
 def test_an_empty_file_is_called_empty(run_file: str, tmp_path: Path) -> None:
     result = nas("profile", run_file, "--import", write(tmp_path / "empty.jsonl", []))
     assert result.exit_code == 3
