@@ -19,6 +19,7 @@ from latency_models.conformal import (
     session_scores,
 )
 from latency_models.dataset import Dataset, build_dataset, fit_constants, known_features
+from latency_models.devices import WeightFormat
 from latency_models.domain import fit_domain
 from latency_models.held_out import (
     HeldOut,
@@ -30,7 +31,7 @@ from latency_models.held_out import (
     with_latency,
     with_memory,
 )
-from latency_models.memory_fit import network_readings
+from latency_models.memory_fit import network_readings, weights_on
 from latency_models.observations import Observations, observe
 from latency_models.posterior import Posterior, add_networks, fit_blocks
 from latency_models.predictors.block_table import BlockRise, CalibratedModel, CalibratedPredictor
@@ -41,11 +42,12 @@ from latency_models.reporting import (
     CalibrationReport,
     ErrorSummary,
     NetworkResult,
-    PooledGroup,
-    WorstBlock,
     coefficients,
+    pooled_groups,
     summarise_errors,
+    worst_blocks,
 )
+from latency_models.residency import PLAIN
 from latency_models.summaries import machine_swing_ratio
 from nas.core.cost import ComputeUnit
 from nas.core.errors import ProfileError
@@ -77,6 +79,8 @@ class CalibrationOptions:
         folds: Number of folds over networks.
         seed: Of the folds.
         os_build: OS version to price; the most recent in the records if None.
+        weights: How the networks' weights are stored.
+        lowerings: Lowerings by compute unit that take the place of the device file's: ``split_einsum_v2``.
         compute_unit: Unit to price; the one that the scenario prefers if None, or the only one measured.
     """
 
@@ -85,6 +89,8 @@ class CalibrationOptions:
     seed: int = 0
     os_build: str | None = None
     compute_unit: ComputeUnit | None = None
+    weights: WeightFormat = PLAIN
+    lowerings: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.coverage < 1.0:
@@ -121,12 +127,15 @@ def calibrate(
     options = options or CalibrationOptions()
     _check(profiles, workloads, scenario, options)
     observations = observe(profiles)
-    rates = fit_constants(observations, workloads.values(), scenario, device)
-    data = build_dataset(observations, workloads, scenario, rates.device(device))
+    device = device.relowered(options.lowerings)
+    rates = fit_constants(observations, workloads.values(), scenario, device, options.weights)
+    data = build_dataset(observations, workloads, scenario, rates.device(device), weights=options.weights)
     alone = fit_blocks(data.effects, data.blocks, data.prior)
     group = priced_group(observations, scenario, device, options)
     unit = group.compute_unit
-    readings = network_readings(_on_unit(profiles, unit), workloads)
+    readings = network_readings(
+        _on_unit(profiles, unit), workloads, weights_on(device, unit, scenario, options.weights)
+    )
     networks = _networks(observations, data, workloads, readings, unit)
     timed = {network.summary.subject for network in networks if network.time.group.compute_unit == unit}
     exceeded = [(workloads[name], reading) for name, reading in readings.items() if name not in timed]
@@ -249,6 +258,8 @@ def _base_model(
         precision=scenario.precision,
         tables=(),
         infeasible=observations.infeasible,
+        weights=options.weights,
+        lowerings=options.lowerings,
         rises=tuple(BlockRise(signature=name, inside_mb=rises[name]) for name in sorted(rises)),
         inside_scale=float(np.median(ratios_mb)) if ratios_mb else 1.0,
         memory_scale=1.0,
@@ -327,18 +338,20 @@ def _report(
         memory_error=_memory_error(rows, of_memory, model.ratios.coverage) if of_memory else None,
         latency_error_parts=error_parts(errors),
         machine_swing_ratio=None,
-        worst_blocks=_worst_blocks(model, posterior, observations),
+        worst_blocks=worst_blocks(model, posterior, observations),
         coefficients=coefficients(model, posterior),
         records=observations.counts,
         outliers=posterior.outliers,
-        groups=_pooled_groups(model),
+        groups=pooled_groups(model),
         num_infeasible=len(model.infeasible),
         num_bounds=len(observations.bounds),
     )
 
 
 def _row(model: CalibratedModel, network: MeasuredNetwork, item: HeldOut, fold: int, calls: int) -> NetworkResult:
-    weights_mb = network.workload.weight_bytes / 1e6
+    group = network.time.group
+    own = replace(model, os_build=group.os_build, compute_unit=group.compute_unit)
+    weights_mb = CalibratedPredictor(model=own).weights_mb(network.workload)
     rise_mb = network.activation_mb
     ratios = model.ratios
     return NetworkResult(
@@ -352,8 +365,8 @@ def _row(model: CalibratedModel, network: MeasuredNetwork, item: HeldOut, fold: 
         predicted_memory_mb=weights_mb + item.activation_mb,
         memory_low_mb=weights_mb + item.activation_mb * ratios.memory[0],
         memory_high_mb=weights_mb + item.activation_mb * ratios.memory[1],
-        os_build=network.time.group.os_build,
-        compute_unit=network.time.group.compute_unit,
+        os_build=group.os_build,
+        compute_unit=group.compute_unit,
     )
 
 
@@ -366,36 +379,4 @@ def _memory_error(rows: Sequence[NetworkResult], scores: Sequence[float], stated
         ],
         coverage=held_out_coverage(scores, scores, stated),
         stated=stated,
-    )
-
-
-def _worst_blocks(
-    model: CalibratedModel, posterior: Posterior, observations: Observations, count: int = 10
-) -> tuple[WorstBlock, ...]:
-    """Return the blocks of the priced unit whose repeats disagree most."""
-    own = [item for item in observations.blocks if item.group.compute_unit == model.compute_unit]
-    ranked = sorted(own, key=lambda item: (-item.summary.repeat_ratio, item.summary.subject))
-    return tuple(
-        WorstBlock(
-            signature=item.summary.subject,
-            measured_ms=item.summary.centre_ms,
-            repeat_ratio=item.summary.repeat_ratio,
-            spread_ratio=item.summary.spread_ratio,
-            num_samples=item.summary.num_samples,
-            within_ratio=exp(posterior.value("deviation", item.summary.subject)),
-        )
-        for item in ranked[:count]
-    )
-
-
-def _pooled_groups(model: CalibratedModel) -> tuple[PooledGroup, ...]:
-    return tuple(
-        PooledGroup(
-            os_build=table.os_build,
-            compute_unit=table.compute_unit,
-            num_records=table.num_records,
-            ratio=table.ratio,
-            ratio_sd=table.ratio_sd,
-        )
-        for table in model.tables
     )

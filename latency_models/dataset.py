@@ -12,11 +12,12 @@ from latency_models.features import BlockFeatures, block_features
 from latency_models.posterior import BlockTime, DevicePrior, NetworkTime
 from latency_models.predictors.roofline import home_units, placed_ms
 from latency_models.rates import UNFITTED, FittedRates, RateSample, fit_rates
+from latency_models.residency import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from latency_models.devices import DeviceSpec
+    from latency_models.devices import DeviceSpec, WeightFormat
     from latency_models.lowering import Lowering
     from latency_models.observations import Observations
     from nas.core.scenario import ComputeUnits, Scenario
@@ -46,6 +47,7 @@ def build_dataset(
     device: DeviceSpec,
     *,
     groups: Iterable[Group] = (),
+    weights: WeightFormat = PLAIN,
 ) -> Dataset:
     """Join observations with workloads.
 
@@ -55,6 +57,7 @@ def build_dataset(
         scenario: Gives the precision.
         device: Gives the prior times.
         groups: Groups to model beyond those observed.
+        weights: How the networks' weights are stored.
     """
     every_group = sorted({*observations.groups, *groups})
     units = sorted({group.compute_unit for group in every_group})
@@ -66,7 +69,8 @@ def build_dataset(
             signature=signature,
             kind=block.spec.kind,
             prior_ms=tuple(
-                (unit, placed_ms(block, device, homes[unit], precision=scenario.precision)) for unit in units
+                (unit, placed_ms(block, device, homes[unit], precision=scenario.precision, weights=weights))
+                for unit in units
             ),
         )
         for signature, block in features.items()
@@ -85,7 +89,11 @@ def build_dataset(
 
 
 def fit_constants(
-    observations: Observations, workloads: Iterable[Workload], scenario: Scenario, device: DeviceSpec
+    observations: Observations,
+    workloads: Iterable[Workload],
+    scenario: Scenario,
+    device: DeviceSpec,
+    weights: WeightFormat = PLAIN,
 ) -> FittedRates:
     """Fit the constants of ``device`` on the blocks measured alone; none are fitted where no block is known.
 
@@ -97,6 +105,7 @@ def fit_constants(
             device=device,
             blocks=(features[item.summary.subject],),
             measured_ms=item.summary.centre_ms,
+            weights=weights,
             compute_units=_SETTINGS.get(item.group.compute_unit, scenario.compute_units),
             precision=scenario.precision,
             log_sd=item.sd_ratio,

@@ -59,6 +59,16 @@ class Lowering:
     stitches_pointwise: bool = False
     conv3d_as_conv2d: bool = False
 
+    @property
+    def text(self) -> str:
+        """What it does with attention, in words."""
+        if self.fused_attention:
+            most = "" if self.max_fused_batch is None else f", beyond {self.max_fused_batch} batch rows written out"
+            return f"attention in one fused kernel{most}"
+        heads = "head by head, " if self.per_head else ""
+        chunk = f"{self.query_chunk} queries at a time" if self.query_chunk else "all queries at once"
+        return f"attention scores written out, {heads}{chunk}"
+
 
 _SPLIT_EINSUM = {
     "fused_attention": False,

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latency_models.memory import memory_graph
+from latency_models.predictors.roofline import home_units
+from latency_models.residency import MemoryTarget, resident_weight_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from latency_models.devices import DeviceSpec, WeightFormat
+    from nas.core.cost import ComputeUnit
     from nas.core.profile import MemoryReadings, ProfileRecord, ProfileSet
+    from nas.core.scenario import Scenario
     from nas.core.workload import Workload
 
 # Imputing what a censored reading would have been settles in a few rounds; a cycle of two values may not.
@@ -77,8 +82,18 @@ def app_total_mb(memory: MemoryReadings) -> float | None:
     return max(0.0, memory.footprint_peak_mb - memory.footprint_unloaded_mb)
 
 
-def network_readings(profiles: ProfileSet, workloads: Mapping[str, Workload]) -> dict[str, MemoryReading]:
-    """Return one reading for each network that has any: the largest seen, else the highest bound."""
+def network_readings(
+    profiles: ProfileSet,
+    workloads: Mapping[str, Workload],
+    weights_mb: Callable[[Workload], float] | None = None,
+) -> dict[str, MemoryReading]:
+    """Return one reading for each network that has any: the largest seen, else the highest bound.
+
+    Args:
+        profiles: Records of networks, among others.
+        workloads: By subject.
+        weights_mb: What the device holds of a network's weights; as they are when left out.
+    """
     found: dict[str, MemoryReading] = {}
     for record in profiles.records:
         if record.level != "network" or record.subject not in workloads:
@@ -86,13 +101,22 @@ def network_readings(profiles: ProfileSet, workloads: Mapping[str, Workload]) ->
         workload = workloads[record.subject]
         reading = memory_reading(
             record,
-            weights_mb=workload.weight_bytes / 1e6,
+            weights_mb=weights_mb(workload) if weights_mb else workload.weight_bytes / 1e6,
             inputs_mb=memory_graph(workload).input_bytes / 1e6,
         )
         before = found.get(record.subject)
         if reading is not None and (before is None or _rank(reading) > _rank(before)):
             found[record.subject] = reading
     return found
+
+
+def weights_on(
+    device: DeviceSpec, compute_unit: ComputeUnit, scenario: Scenario, weights: WeightFormat
+) -> Callable[[Workload], float]:
+    """Return what tells the memory (MB) of a network's weights on a compute unit."""
+    unit = home_units(device, compute_unit, scenario.compute_units, scenario.precision)[0]
+    target = MemoryTarget.of_unit(unit, weights=weights)
+    return lambda workload: resident_weight_bytes(workload, target) / 1e6
 
 
 def _rank(reading: MemoryReading) -> tuple[bool, float]:

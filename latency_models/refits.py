@@ -50,7 +50,8 @@ def draw_predictors(
         rng: Of the draws.
     """
     observations = observe(profiles)
-    data = build_dataset(observations, workloads, scenario, predictor.model.fitted(device))
+    fitted = predictor.model.fitted(device)
+    data = build_dataset(observations, workloads, scenario, fitted, weights=predictor.model.weights)
     posterior = add_networks(fit_blocks(data.effects, data.blocks, data.prior), data.networks)
     mean, covariance = posterior.unknowns.mean, posterior.unknowns.covariance
     values, vectors = np.linalg.eigh(covariance)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latency_models.block_errors import BlockCheck
 from latency_models.conformal import ErrorParts
-from latency_models.observations import RecordCounts
+from latency_models.observations import Observations, RecordCounts
 from nas.core.cost import ComputeUnit
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 
@@ -187,3 +188,36 @@ def coefficients(model: CalibratedModel, posterior: Posterior) -> tuple[tuple[st
         pairs.append((f"{effect.kind or 'other'}.prior_scale", effect.scale))
         pairs.append((f"{effect.kind or 'other'}.extra_ms", effect.extra_ms))
     return tuple(pairs)
+
+
+def worst_blocks(
+    model: CalibratedModel, posterior: Posterior, observations: Observations, count: int = 10
+) -> tuple[WorstBlock, ...]:
+    """Return the blocks of the priced unit whose repeats disagree most."""
+    own = [item for item in observations.blocks if item.group.compute_unit == model.compute_unit]
+    ranked = sorted(own, key=lambda item: (-item.summary.repeat_ratio, item.summary.subject))
+    return tuple(
+        WorstBlock(
+            signature=item.summary.subject,
+            measured_ms=item.summary.centre_ms,
+            repeat_ratio=item.summary.repeat_ratio,
+            spread_ratio=item.summary.spread_ratio,
+            num_samples=item.summary.num_samples,
+            within_ratio=exp(posterior.value("deviation", item.summary.subject)),
+        )
+        for item in ranked[:count]
+    )
+
+
+def pooled_groups(model: CalibratedModel) -> tuple[PooledGroup, ...]:
+    """Return how every measured OS version and unit compares with the best known."""
+    return tuple(
+        PooledGroup(
+            os_build=table.os_build,
+            compute_unit=table.compute_unit,
+            num_records=table.num_records,
+            ratio=table.ratio,
+            ratio_sd=table.ratio_sd,
+        )
+        for table in model.tables
+    )

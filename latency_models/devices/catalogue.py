@@ -7,7 +7,7 @@ it has none. ``devices.yaml`` lists the devices: label, chip, memory.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from nas.core.errors import ConfigError, InputError
 from nas.core.schema import check_schema, from_data
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nas.core.cost import ComputeUnit
     from nas.core.scenario import ComputeUnits, Precision
 
@@ -55,6 +57,20 @@ class DeviceSpec:
             raise ValueError(f"device {self.name!r} has no compute unit")
         if self.prior_factor.value <= 1.0:
             raise ValueError(f"device {self.name!r}: prior_factor must be above 1, got {self.prior_factor.value}")
+
+    def relowered(self, lowerings: Iterable[tuple[str, str]]) -> DeviceSpec:
+        """Return the device with other lowerings, by compute unit, as a network converted for them has.
+
+        Raises:
+            ConfigError: The device has no such unit.
+        """
+        changed = dict(lowerings)
+        for name in changed:
+            self.unit(name)  # type: ignore[arg-type]  # refuses what is no unit of the device
+        if not changed:
+            return self
+        units = tuple(replace(unit, lowering=changed.get(unit.compute_unit, unit.lowering)) for unit in self.units)
+        return replace(self, units=units)
 
     def unit(self, compute_unit: ComputeUnit) -> UnitSpec:
         """Return the unit of a kind.

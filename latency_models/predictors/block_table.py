@@ -8,7 +8,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from latency_models.constants import FittedConstant, with_constants
-from latency_models.devices import DeviceSpec, UnitSpec, get
+from latency_models.devices import DeviceSpec, UnitSpec, WeightFormat, get
 from latency_models.effects import LEAST_SHARE
 from latency_models.features import BlockFeatures, block_features
 from latency_models.gaussian import NORMAL_90
@@ -17,6 +17,7 @@ from latency_models.placement import place
 from latency_models.predictors.roofline import home_units, infeasibilities, placed_ms
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice, refuse_other_scenario
 from latency_models.profiles import label_units
+from latency_models.residency import PLAIN, MemoryTarget, resident_weight_bytes
 from latency_models.summaries import AnchorReference
 from nas.core.cost import ComputeUnit, Infeasibility, Origin
 from nas.core.errors import ConfigError
@@ -92,6 +93,8 @@ class CalibratedModel:
         scenario: ``call_label`` it holds for.
         tables: One for each OS version and compute unit that was measured.
         infeasible: What did not compile, load or run.
+        weights: How the networks' weights are stored.
+        lowerings: Lowerings by compute unit that take the place of the device file's.
         constants: Constants of the prior device fitted on the measured blocks, with ``working_set_factor``.
         rises: Measured rises of memory inside blocks.
         inside_scale: Measured over liveness rise of blocks alone, for blocks that were not measured.
@@ -106,6 +109,8 @@ class CalibratedModel:
     precision: Precision
     tables: tuple[GroupTable, ...]
     infeasible: tuple[Infeasible, ...] = ()
+    weights: WeightFormat = PLAIN
+    lowerings: tuple[tuple[str, str], ...] = ()
     constants: tuple[FittedConstant, ...] = ()
     working_set_factor: float = 1.0
     rises: tuple[BlockRise, ...]
@@ -135,7 +140,8 @@ class CalibratedModel:
         )
 
     def fitted(self, spec: DeviceSpec) -> DeviceSpec:
-        """Return the prior device with the constants that were fitted."""
+        """Return the prior device with the networks' lowerings and the constants that were fitted."""
+        spec = spec.relowered(self.lowerings)
         if not self.constants:
             return spec
         samples = sum(table.num_records for table in self.tables)
@@ -205,7 +211,7 @@ class CalibratedPredictor:
         return WorkloadPrice(
             blocks=tuple(self._price_block(block) for block in features),
             overhead_ms=self._table.overhead_ms,
-            weights_mb=workload.weight_bytes / 1e6,
+            weights_mb=self.weights_mb(workload),
             parameters=workload.parameters,
             infeasible=tuple(fault for block in features for fault in self._faults(block)),
         )
@@ -221,10 +227,18 @@ class CalibratedPredictor:
             base_ms, extra_ms = entry.latency_ms, 0.0
         else:
             effect = self._kinds.get(block.spec.kind) or self._kinds[""]
-            base_ms = effect.scale * placed_ms(block, self._device, self._units, precision=self.model.precision)
+            base_ms = effect.scale * self._prior_ms(block)
             extra_ms = effect.extra_ms
         extra_ms += self._table.ms_per_weight_mb * block.weight_bytes / 1e6
         return max(LEAST_SHARE * base_ms, base_ms + extra_ms)
+
+    def weights_mb(self, workload: Workload) -> float:
+        """Return the memory of a workload's weights as the priced unit holds them."""
+        return resident_weight_bytes(workload, self._memory) / 1e6
+
+    def _prior_ms(self, block: BlockFeatures) -> float:
+        model = self.model
+        return placed_ms(block, self._device, self._units, precision=model.precision, weights=model.weights)
 
     def _price_block(self, block: BlockFeatures) -> BlockPrice:
         model = self.model
@@ -290,6 +304,10 @@ class CalibratedPredictor:
     @cached_property
     def _device(self) -> DeviceSpec:
         return self.model.fitted(get(self.model.prior_device))
+
+    @cached_property
+    def _memory(self) -> MemoryTarget:
+        return MemoryTarget.of_unit(self._units[0], weights=self.model.weights)
 
     @cached_property
     def _units(self) -> tuple[UnitSpec, ...]:

@@ -154,13 +154,12 @@ def placed_units(
 
     CPU and GPU have no window of their own: what one operation holds is limited by what the app may hold.
     """
-    changed = dict(lowerings)
     units = []
-    for unit in device.units_for(compute_units, precision):
+    for unit in device.relowered(lowerings).units_for(compute_units, precision):
         limits = unit.limits
         if limits.window_mb is None and len(device.units) > 1:
             limits = replace(limits, window_mb=device.usable_memory_mb)
-        units.append(replace(unit, lowering=changed.get(unit.compute_unit, unit.lowering), limits=limits))
+        units.append(replace(unit, limits=limits))
     return tuple(units)
 
 
@@ -180,10 +179,17 @@ def home_units(
     return (*home, *(unit for unit in placed if unit.compute_unit != compute_unit)) if home else (own,)
 
 
-def placed_ms(block: BlockFeatures, device: DeviceSpec, units: tuple[UnitSpec, ...], *, precision: Precision) -> float:
+def placed_ms(
+    block: BlockFeatures,
+    device: DeviceSpec,
+    units: tuple[UnitSpec, ...],
+    *,
+    precision: Precision,
+    weights: WeightFormat = _PLAIN,
+) -> float:
     """Return the time of a block in a network whose home is the first of ``units``, switching included."""
     placement = place(block.operations, units)
-    times = unit_times_ms(block, placement, units, precision=precision)
+    times = unit_times_ms(block, placement, units, precision=precision, weights=weights)
     return sum(times) + switching_ms(placement, units, device.crossing_ms)
 
 

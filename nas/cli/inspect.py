@@ -63,10 +63,10 @@ def show(run: str, thing: str, digest: str | None, as_json: bool, quiet: bool, v
 
 
 @click.command(name="list")
-@click.argument("kind", type=click.Choice(["spaces", "devices", "engines", "qualities", "formats"]))
+@click.argument("kind", type=click.Choice(["spaces", "devices", "engines", "qualities", "lowerings", "formats"]))
 @output_options
 def list_kind(kind: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """List what can be named: KIND is spaces, devices, engines, qualities, or formats of imports."""
+    """List what can be named: KIND is spaces, devices, engines, qualities, lowerings, or formats of imports."""
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
         from nas.pipeline.show import listing

@@ -22,7 +22,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
     "verify": ("nas.cli.inspect:verify", "Check digests, staleness, export and coverage of a run."),
     "show": ("nas.cli.inspect:show", "Print a front, an architecture or the state of a run."),
-    "list": ("nas.cli.inspect:list_kind", "List spaces, devices, engines, quality estimators or import formats."),
+    "list": (
+        "nas.cli.inspect:list_kind",
+        "List spaces, devices, engines, quality estimators, lowerings or import formats.",
+    ),
     "config": ("nas.cli.config:config", "Check, print or describe a configuration."),
     "doctor": ("nas.cli.inspect:doctor", "Say what this machine can do and what is missing."),
 }

@@ -68,11 +68,27 @@ class ScenarioSection(Section):
         return Scenario(**self.model_dump())
 
 
+class WeightsSection(Section):
+    """How the package stores weights: ``bits`` of each, and the form, one of ``latency_models.devices.WeightForm``.
+
+    A unit that reads the form as it is takes less time and memory for it; any other expands it to 16 bits on loading.
+    """
+
+    bits: Literal[16, 8, 6, 4] = 16
+    form: str = "plain"
+
+
 class DeviceSection(Section):
-    """The device that costs are stated for: ``host-cpu``, ``host-cuda`` or a name of ``nas list devices``."""
+    """The device that costs are stated for: ``host-cpu``, ``host-cuda`` or a name of ``nas list devices``.
+
+    ``weights`` and ``lowerings`` say how the networks are converted for a phone: the form of the weights, and for each
+    compute unit how attention is run, a name of ``latency_models.lowering.LOWERINGS``.
+    """
 
     name: str
     threads: Count = 1
+    weights: WeightsSection | None = None
+    lowerings: dict[ComputeUnit, str] | None = None
 
 
 class BudgetSection(Section):

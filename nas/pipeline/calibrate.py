@@ -18,7 +18,7 @@ from nas.core.errors import ArchitectureError
 from nas.core.files import write_json
 from nas.core.profile import ProfileSet
 from nas.pipeline.context import present
-from nas.pipeline.costs import prior_device
+from nas.pipeline.costs import lowerings_of, prior_device, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,6 +56,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             folds=section.folds,
             os_build=section.os_build,
             compute_unit=section.compute_unit,
+            weights=weights_of(config.device),
+            lowerings=lowerings_of(config.device),
             seed=context.streams.integer("folds"),
         ),
     )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import latency_models
 import search_spaces
 from latency_models.conformal import needed
+from latency_models.devices import WeightForm
+from latency_models.lowering import LOWERINGS
 from nas.config.validation import faults
 from nas.core.errors import ConfigError, Problem
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nas.config.document import Document
-    from nas.config.run import RunConfig, ScenarioSection
+    from nas.config.run import DeviceSection, RunConfig, ScenarioSection
     from search_spaces import TemporalSpace
 
 Fault = tuple[str, str]  # path of the key, message
@@ -99,6 +101,37 @@ def _device(config: RunConfig) -> Iterator[Fault]:
     known = (*HOSTS, *(name for name in latency_models.device_names() if not name.startswith("host")))
     if config.device.name not in known:
         yield "device.name", _unknown("device", config.device.name, known)
+    elif config.device.name in HOSTS:
+        for name in ("weights", "lowerings"):
+            if getattr(config.device, name) is not None:
+                yield f"device.{name}", "is for packages on a phone; this host runs the networks in torch as they are"
+    else:
+        yield from _weights(config.device)
+        yield from _lowerings(config.device)
+
+
+def _weights(device: DeviceSection) -> Iterator[Fault]:
+    forms: tuple[str, ...] = get_args(WeightForm)
+    weights = device.weights
+    if weights is None:
+        return
+    if weights.form not in forms:
+        yield "device.weights.form", _unknown("form of weights", weights.form, forms)
+    elif weights.form == "plain" and weights.bits != 16:
+        stored = ", ".join(form for form in forms if form != "plain")
+        yield "device.weights", f"{weights.bits}-bit weights need a form, one of {stored}, got 'plain'"
+    elif weights.form != "plain" and weights.bits == 16:
+        yield "device.weights", f"{weights.form!r} weights have bits 8, 6 or 4, got 16"
+
+
+def _lowerings(device: DeviceSection) -> Iterator[Fault]:
+    units = tuple(unit.compute_unit for unit in latency_models.device(device.name).units)
+    names = tuple(name for name in LOWERINGS if not name.startswith("torch"))  # those are of hosts
+    for unit, name in (device.lowerings or {}).items():
+        if unit not in units:
+            yield f"device.lowerings.{unit}", _unknown(f"compute unit of {device.name!r}", unit, units)
+        elif name not in names:
+            yield f"device.lowerings.{unit}", _unknown("lowering", name, names)
 
 
 def _phases(config: RunConfig) -> Iterator[Fault]:

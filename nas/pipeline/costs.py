@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import latency_models
+from latency_models import WeightFormat
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.residency import keeps_arenas
 from nas.pipeline.phases import build_pipeline
 
 if TYPE_CHECKING:
     from latency_models import CostPredictor, CostTable, DeviceSpec
+    from latency_models.devices import WeightForm
+    from nas.config.run import DeviceSection, RunConfig
     from nas.pipeline.context import Context
     from nas.search.exact import AdditiveCosts
     from search_spaces.temporal import TemporalSpace
@@ -25,12 +28,36 @@ def prior_device(context: Context) -> DeviceSpec:
     Raises:
         ConfigError: The device is unknown; known names are listed.
     """
-    return prior_of(context.config.device.name)
+    return prior_of(context.config.device)
 
 
-def prior_of(name: str) -> DeviceSpec:
-    """Return the device whose figures are the prior of the device called ``name``; see ``prior_device``."""
-    return latency_models.device(_HOST_PRIORS.get(name, name))
+def prior_of(section: DeviceSection) -> DeviceSpec:
+    """Return the device whose figures are the prior of a run's device, with its lowerings; see ``prior_device``."""
+    return latency_models.device(_HOST_PRIORS.get(section.name, section.name)).relowered(lowerings_of(section))
+
+
+def weights_of(section: DeviceSection) -> WeightFormat:
+    """Return how a run's networks store their weights."""
+    weights = section.weights
+    if weights is None:
+        return WeightFormat()
+    return WeightFormat(bits=float(weights.bits), form=cast("WeightForm", weights.form))
+
+
+def lowerings_of(section: DeviceSection) -> tuple[tuple[str, str], ...]:
+    """Return the lowerings by compute unit that a run has in place of its device's own."""
+    return tuple(sorted((section.lowerings or {}).items()))
+
+
+def prior_predictor(config: RunConfig) -> RooflinePredictor:
+    """Return the uncalibrated prior of a run's device."""
+    return RooflinePredictor(
+        prior_of(config.device),
+        precision=config.scenario.precision,
+        compute_units=config.scenario.compute_units,
+        coverage=config.budget.coverage,
+        weights=weights_of(config.device),
+    )
 
 
 def load_predictor(context: Context) -> CostPredictor:
@@ -41,12 +68,7 @@ def load_predictor(context: Context) -> CostPredictor:
     """
     if context.config.calibrate is not None:
         return latency_models.load_predictor(context.path("calibrate", "predictor.json"))
-    return RooflinePredictor(
-        prior_device(context),
-        precision=context.scenario.precision,
-        compute_units=context.scenario.compute_units,
-        coverage=context.config.budget.coverage,
-    )
+    return prior_predictor(context.config)
 
 
 def load_cost_table(context: Context) -> CostTable:

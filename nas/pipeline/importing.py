@@ -10,7 +10,6 @@ import search_spaces
 from latency_models import append_records, call_label, covering_architectures, distinct_blocks, scan_profile
 from latency_models.importers import ImportOptions, ImportResult, read_file
 from latency_models.importers.detection import detect
-from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.profiles import of_another_run
 from latency_models.record_checks import check_records, problem_text
 from nas.config.run import RunConfig
@@ -18,7 +17,7 @@ from nas.core.errors import Problem, ProfileError
 from nas.core.scenario import Scenario
 from nas.core.schema import to_data
 from nas.pipeline.calibrate import foreign
-from nas.pipeline.costs import prior_of
+from nas.pipeline.costs import prior_predictor
 from search_spaces.temporal import TemporalSpace
 
 if TYPE_CHECKING:
@@ -174,9 +173,7 @@ def _prior_ms(target: Target, located: Iterable[Located]) -> dict[str, float]:
     if not records:
         return {}
     scenario = target.scenario
-    prior = RooflinePredictor(
-        prior_of(target.config.device.name), precision=scenario.precision, compute_units=scenario.compute_units
-    )
+    prior = prior_predictor(target.config)
     times: dict[str, float] = {}
     for architecture in covering_architectures(target.space):
         workload = target.space.workload(architecture, scenario)

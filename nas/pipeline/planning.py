@@ -23,7 +23,7 @@ from latency_models.posterior import Posterior, fit_posterior
 from nas.core.errors import ConfigError
 from nas.core.schema import to_data, with_schema
 from nas.pipeline.calibrate import known_workloads, read_records
-from nas.pipeline.costs import prior_device
+from nas.pipeline.costs import prior_device, weights_of
 from nas.pipeline.job_list import block_entry, network_entry
 from nas.pipeline.networks import block_job, network_jobs
 from nas.pipeline.phases import phase_jobs
@@ -160,7 +160,8 @@ def _known(context: Context) -> _Known:
     workloads = known_workloads(profiles, context)
     observations = observe(profiles)
     group = _group(context, observations, device)
-    data: Dataset = build_dataset(observations, workloads, context.scenario, device, groups=(group,))
+    weights = weights_of(context.config.device)
+    data: Dataset = build_dataset(observations, workloads, context.scenario, device, groups=(group,), weights=weights)
     return _Known(
         posterior=fit_posterior(data.effects, data.blocks, data.networks, data.prior),
         group=group,

@@ -111,11 +111,15 @@ def _phase_row(name: str, latency_ms: float, range_: Interval, memory_mb: float 
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """Return what can be named: ``spaces``, ``devices``, ``engines``, ``qualities``, and ``formats`` of imports."""
+    """Return what can be named: spaces, devices, engines, qualities, lowerings, and formats of imports."""
     if kind == "formats":
         from latency_models.importers import FORMATS
 
         return [{"name": name, "text": text} for name, (_, text) in FORMATS.items()]
+    if kind == "lowerings":
+        from latency_models.lowering import LOWERINGS
+
+        return [{"name": name, "text": lowering.text} for name, lowering in LOWERINGS.items()]
     if kind == "spaces":
         import search_spaces
 

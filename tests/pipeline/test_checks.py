@@ -84,3 +84,40 @@ def test_a_faulty_run_writes_nothing(tmp_path: Path, opening: object) -> None:
     with pytest.raises(ConfigError, match=r"4:\d+\s+device\.name"):
         opening(str(path))
     assert list(tmp_path.iterdir()) == [path]
+
+
+PHONE = GOOD.replace("float32", "float16").replace("host-cpu", "iphone16_pro_max")
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "message"),
+    [
+        ("weights: {bits: 4, form: palettized}", "device.weights.form", "plain, palettised, linear, blockwise, sparse"),
+        ("weights: {bits: 8}", "device.weights", "need a form, one of palettised, linear, blockwise, sparse"),
+        ("weights: {form: linear}", "device.weights", "have bits 8, 6 or 4, got 16"),
+        ("weights: {bits: 5, form: linear}", "device.weights.bits", "must be one of 16, 8, 6, 4"),
+        ("lowerings: {neural_engine: split}", "device.lowerings.neural_engine", "split_einsum, split_einsum_v2"),
+        ("lowerings: {neural_engine: torch}", "device.lowerings.neural_engine", "unknown lowering 'torch'"),
+        ("lowerings: {cuda: decomposed}", "device.lowerings.cuda", "known are"),
+        ("lowerings: {ane: split_einsum}", "device.lowerings.ane", "neural_engine"),
+    ],
+)
+def test_forms_of_weights_and_lowerings_are_named_where_one_is_unknown(
+    tmp_path: Path, settings: str, path: str, message: str
+) -> None:
+    faults = found(tmp_path, PHONE.replace("{name: iphone16_pro_max}", f"{{name: iphone16_pro_max, {settings}}}"))
+    assert [name for name in faults if name.startswith(path)]
+    assert any(message in text for _, text in faults.values())
+    assert all(line == 4 for line, _ in faults.values())
+
+
+@pytest.mark.parametrize("settings", ["weights: {bits: 4, form: palettised}", "lowerings: {cpu: decomposed}"])
+def test_hosts_run_networks_as_they_are(tmp_path: Path, settings: str) -> None:
+    (fault,) = found(tmp_path, GOOD.replace("{name: host-cpu}", f"{{name: host-cpu, {settings}}}")).values()
+    assert "this host runs the networks in torch" in fault[1]
+
+
+def test_packages_for_a_phone_are_converted_as_asked(tmp_path: Path) -> None:
+    settings = "weights: {bits: 6, form: palettised}, lowerings: {neural_engine: split_einsum_v2, gpu: decomposed}"
+    text = PHONE.replace("{name: iphone16_pro_max}", f"{{name: iphone16_pro_max, {settings}}}")
+    assert found(tmp_path, text) == {}
