@@ -8,10 +8,10 @@ from latency_models.devices import DeviceSpec, WeightFormat
 from latency_models.devices import get as device
 from latency_models.devices import names as device_names
 from latency_models.effects import Group, NetworkShape
+from latency_models.failures import Infeasible
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
 from latency_models.phases import Pipeline
-from latency_models.placement import BlockFailure
 from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
 from latency_models.predictors.block_table import CalibratedPredictor
 from latency_models.predictors.roofline import RooflinePredictor
@@ -31,7 +31,6 @@ from latency_models.storage import load_predictor, save_predictor
 
 __all__ = [
     "Availability",
-    "BlockFailure",
     "CalibratedPredictor",
     "CalibrationOptions",
     "CalibrationReport",
@@ -43,6 +42,7 @@ __all__ = [
     "DeviceSpec",
     "FittedRates",
     "Group",
+    "Infeasible",
     "MeasurementJob",
     "MeasurementPlan",
     "MemoryTarget",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,22 +125,32 @@ class CostTable:
         return tuple(len(options) for options in self._slots)
 
     def estimate(self, architecture: Architecture) -> CostEstimate:
-        """Return the cost of one architecture with intervals and a breakdown by block."""
+        """Return the cost of one architecture with intervals and a breakdown by block.
+
+        With a failure of the whole network on record it is infeasible, which ``score`` cannot know.
+        """
+        price = self._price(architecture)
+        faults = price.infeasible + self.predictor.network_faults(architecture.digest)
+        return assemble(replace(price, infeasible=faults), self.predictor, self.scenario, self.pipeline)
+
+    def _price(self, architecture: Architecture) -> WorkloadPrice:
         options = self.space.to_options(architecture)
         chosen = [self._slots[slot][option] for slot, option in enumerate(options)]
         blocks = [*self._base.blocks, *(block for option in chosen for block in option.blocks)]
         blocks.sort(key=lambda block: self._order[block.block])
-        price = WorkloadPrice(
+        return WorkloadPrice(
             blocks=tuple(blocks),
             overhead_ms=self._base.overhead_ms,
             weights_mb=self._base.weights_mb + sum(option.weights_mb for option in chosen),
             parameters=self._base.parameters + sum(option.parameters for option in chosen),
             infeasible=self._base.infeasible + tuple(fault for option in chosen for fault in option.infeasible),
         )
-        return assemble(price, self.predictor, self.scenario, self.pipeline)
 
     def score(self, options: NDArray[np.integer]) -> Scores:
         """Score candidates given as option indices.
+
+        Options, not digests, are looked up: that a whole network failed when it was measured, although all its blocks
+        run, only ``estimate`` says.
 
         Args:
             options: Whole numbers of shape (N, number of slots); ``options[n, s]`` is the option in slot ``s``.
@@ -305,7 +315,7 @@ def _check_additive(table: CostTable, counts: list[int]) -> None:
         architecture = table.space.from_options([int(generator.integers(count)) for count in counts])
         workload = table.space.workload(architecture, table.scenario)
         direct = assemble(table.predictor.price(workload), table.predictor, table.scenario, table.pipeline)
-        summed = table.estimate(architecture)
+        summed = assemble(table._price(architecture), table.predictor, table.scenario, table.pipeline)
         if {fault.block for fault in summed.infeasible} != {fault.block for fault in direct.infeasible}:
             raise ArchitectureError(
                 f"space {table.space.identifier!r}: what runs of {architecture.digest} does not follow from its slots"

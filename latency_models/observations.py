@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latency_models.effects import Group
+from latency_models.failures import Infeasible, failures_on_record
 from latency_models.summaries import (
     AnchorReference,
     Summary,
@@ -20,8 +21,7 @@ from latency_models.summaries import (
     steady_samples_ms,
     summarise_all,
 )
-from nas.core.cost import ComputeUnit
-from nas.core.profile import FailureStage, Level, ProfileSet
+from nas.core.profile import Level, ProfileSet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -78,17 +78,6 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Infeasible:
-    """A block or network that did not compile, load or run on a compute unit, in the device's own words."""
-
-    subject: str
-    level: Level
-    compute_unit: ComputeUnit
-    stage: FailureStage
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """Everything a fit uses; ``anchors`` are the machine speeds that network times of each group refer to."""
 
@@ -137,7 +126,7 @@ def observe(profiles: ProfileSet) -> Observations:
         blocks=tuple(blocks),
         networks=tuple(networks),
         bounds=_bounds(profiles.failures()),
-        infeasible=_infeasible(profiles.failures(), timed),
+        infeasible=failures_on_record(profiles),
         counts=counts,
         anchors=tuple(anchors),
     )
@@ -242,20 +231,3 @@ def _bounds(failed: Iterable[ProfileRecord]) -> tuple[Bound, ...]:
         for record in failed
         if record.failure is not None and (record.failure.limit_ms is not None or record.failure.limit_mb is not None)
     )
-
-
-def _infeasible(failed: Iterable[ProfileRecord], timed: Iterable[ProfileRecord]) -> tuple[Infeasible, ...]:
-    """Failures that no bound on time describes, unless the subject has run on that unit since."""
-    ran: dict[tuple[str, ComputeUnit], str] = {}
-    for record in timed:
-        key = (record.subject, record.device.compute_unit)
-        ran[key] = max(ran.get(key, ""), record.taken_at)
-    found: dict[tuple[str, ComputeUnit], Infeasible] = {}
-    for record in failed:
-        failure, key = record.failure, (record.subject, record.device.compute_unit)
-        if failure is None or failure.limit_ms is not None or ran.get(key, "") > record.taken_at:
-            continue
-        found[key] = Infeasible(
-            subject=record.subject, level=record.level, compute_unit=key[1], stage=failure.stage, reason=failure.message
-        )
-    return tuple(found[key] for key in sorted(found))

@@ -29,16 +29,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockFailure:
-    """A block that was tried on a unit and did not compile, load or run; what a profile says of it."""
-
-    signature: str
-    compute_unit: ComputeUnit
-    reason: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Unit of each operation of a block, as positions in the preference; and the refusals of those that no unit takes.
 

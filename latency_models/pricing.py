@@ -113,6 +113,10 @@ class CostPredictor(Protocol):
         """Price one denoiser call."""
         ...
 
+    def network_faults(self, digest: str) -> tuple[Infeasibility, ...]:
+        """Return why the architecture of a digest does not run as a whole, as a measurement of it showed."""
+        ...
+
     def check_scenario(self, scenario: Scenario) -> None:
         """Raise ``ConfigError`` when the predictor does not hold for ``scenario``."""
         ...

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from latency_models.constants import FittedConstant, with_constants
 from latency_models.devices import DeviceSpec, UnitSpec, WeightFormat, get
 from latency_models.effects import LEAST_SHARE
+from latency_models.failures import Infeasible, failed_networks
 from latency_models.features import BlockFeatures, block_features
 from latency_models.gaussian import NORMAL_90
-from latency_models.observations import Infeasible
 from latency_models.placement import place
 from latency_models.predictors.roofline import home_units, infeasibilities, placed_ms
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice, refuse_other_scenario
@@ -216,6 +216,10 @@ class CalibratedPredictor:
             infeasible=tuple(fault for block in features for fault in self._faults(block)),
         )
 
+    def network_faults(self, digest: str) -> tuple[Infeasibility, ...]:
+        """Return why the whole network does not run, as the profile says."""
+        return self._failed_networks.get(digest, ())
+
     def features(self, workload: Workload) -> tuple[BlockFeatures, ...]:
         """Return the features of a workload's blocks, with memory as the device's unit holds it."""
         return block_features(workload, self._units[0].lowered)
@@ -283,23 +287,23 @@ class CalibratedPredictor:
         """Return why a block does not run: its failure on record, or what the device's limits say if it never ran."""
         failed = self._failed.get(block.spec.signature)
         if failed is not None:
-            return (
-                Infeasibility(
-                    block=block.block,
-                    compute_unit=failed.compute_unit,
-                    reason=f"{failed.stage}: {failed.reason}",
-                    source=f"profile of {self.model.device}",
-                ),
-            )
+            return (failed.on(block.block, self.model.device),)
         entry = self._entries.get(block.spec.signature)
         if entry is not None and entry.measured:
             return ()
-        return infeasibilities(block, place(block.operations, self._units), ())
+        return infeasibilities(block, place(block.operations, self._units))
 
     @cached_property
     def _failed(self) -> dict[str, Infeasible]:
         unit = self.model.compute_unit
-        return {item.subject: item for item in self.model.infeasible if item.compute_unit == unit}
+        return {
+            item.subject: item for item in self.model.infeasible if item.level == "block" and item.compute_unit == unit
+        }
+
+    @cached_property
+    def _failed_networks(self) -> dict[str, tuple[Infeasibility, ...]]:
+        model = self.model
+        return failed_networks(model.infeasible, model.compute_unit, model.device)
 
     @cached_property
     def _device(self) -> DeviceSpec:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from latency_models.devices import WeightFormat
+from latency_models.failures import Infeasible, failed_networks
 from latency_models.features import BlockFeatures, block_features
 from latency_models.placement import Placement, place
 from latency_models.pricing import BlockPrice, IntervalRatios, WorkloadPrice
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from latency_models.devices import DeviceSpec, Figure, UnitSpec
     from latency_models.lowering import OperationFeatures
-    from latency_models.placement import BlockFailure
     from nas.core.cost import Origin
     from nas.core.scenario import ComputeUnits, Precision, Scenario
     from nas.core.workload import Workload
@@ -46,7 +46,7 @@ class RooflinePredictor:
         coverage: Stated coverage of the interval.
         weights: How weights are stored.
         lowerings: Lowerings by compute unit that take the place of the device file's: ``split_einsum_v2``.
-        failures: Blocks that are known not to compile or run.
+        failures: Blocks and whole networks that are known not to compile, load or run.
     """
 
     origin: Origin = "predicted"
@@ -60,7 +60,7 @@ class RooflinePredictor:
         coverage: float = 0.9,
         weights: WeightFormat = _PLAIN,
         lowerings: Sequence[tuple[str, str]] = (),
-        failures: Iterable[BlockFailure] = (),
+        failures: Iterable[Infeasible] = (),
     ) -> None:
         self.spec = device
         self.device = device.name
@@ -71,7 +71,9 @@ class RooflinePredictor:
         self.weights = weights
         self._memory = MemoryTarget.of_unit(self.unit, weights=weights)
         self._known: dict[tuple[OperationFeatures, ...], _Timed] = {}
-        self.failures = {(failure.signature, failure.compute_unit): failure for failure in failures}
+        known = tuple(failures)
+        self._failed = {(item.subject, item.compute_unit): item for item in known if item.level == "block"}
+        self._failed_networks = failed_networks(known, self.unit.compute_unit, device.name)
         self.name = f"roofline prior of {device.name} ({self.unit.compute_unit}), uncalibrated"
         factor = device.prior_factor.value
         wide = (1.0 / factor, factor)
@@ -115,6 +117,10 @@ class RooflinePredictor:
             infeasible=tuple(fault for block, time in timed for fault in self._faults(block, time.placement)),
         )
 
+    def network_faults(self, digest: str) -> tuple[Infeasibility, ...]:
+        """Return why the whole network does not run, as a profile says."""
+        return self._failed_networks.get(digest, ())
+
     def _timed(self, block: BlockFeatures) -> _Timed:
         """Return the time of a block; a space's architectures share most of theirs."""
         known = self._known.get(block.operations)
@@ -130,8 +136,8 @@ class RooflinePredictor:
 
     def _faults(self, block: BlockFeatures, placement: Placement) -> tuple[Infeasibility, ...]:
         used = sorted(set(placement.units))
-        failures = [self.failures.get((block.spec.signature, self.units[unit].compute_unit)) for unit in used]
-        return infeasibilities(block, placement, failures)
+        failed = [self._failed.get((block.spec.signature, self.units[unit].compute_unit)) for unit in used]
+        return infeasibilities(block, placement, [item.on(block.block, self.device) for item in failed if item])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +224,11 @@ def switching_ms(placement: Placement, units: Sequence[UnitSpec], crossing_ms: F
 
 
 def infeasibilities(
-    block: BlockFeatures, placement: Placement, failures: Iterable[BlockFailure | None]
+    block: BlockFeatures, placement: Placement, failed: Iterable[Infeasibility] = ()
 ) -> tuple[Infeasibility, ...]:
     """Return why a block does not run: refusals of every unit, or failures on record on the units it is placed on."""
-    refused = [(item.compute_unit, item.reason, item.source) for item in placement.refused]
-    failed = [(item.compute_unit, item.reason, item.source) for item in failures if item is not None]
-    return tuple(
-        Infeasibility(block=block.block, compute_unit=unit, reason=reason, source=source)
-        for unit, reason, source in dict.fromkeys(refused + failed)
-    )
+    refused = [
+        Infeasibility(block=block.block, compute_unit=item.compute_unit, reason=item.reason, source=item.source)
+        for item in placement.refused
+    ]
+    return tuple(dict.fromkeys([*refused, *failed]))

@@ -45,7 +45,7 @@ class BlockCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasibility:
-    """A block that a compute unit cannot run at all, why, and where that is known from."""
+    """A block that a compute unit cannot run at all, why, and where that is known from; ``network`` for a whole one."""
 
     block: str
     compute_unit: ComputeUnit

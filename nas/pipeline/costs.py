@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
 import latency_models
-from latency_models import WeightFormat
+from latency_models import WeightFormat, scan_profile
+from latency_models.failures import failures_on_record
 from latency_models.predictors.roofline import RooflinePredictor
+from latency_models.profiles import shape_label
 from latency_models.residency import keeps_arenas
+from nas.core.profile import ProfileSet
 from nas.pipeline.phases import build_pipeline
 
 if TYPE_CHECKING:
-    from latency_models import CostPredictor, CostTable, DeviceSpec
+    from collections.abc import Iterable
+
+    from latency_models import CostPredictor, CostTable, DeviceSpec, Infeasible
     from latency_models.devices import WeightForm
     from nas.config.run import DeviceSection, RunConfig
     from nas.pipeline.context import Context
     from nas.search.exact import AdditiveCosts
     from search_spaces.temporal import TemporalSpace
 
+_RECORDS = ("profile", "records.jsonl")
+_log = logging.getLogger(__name__)
 # What a host's blocks fall back to when they were not measured.
 _HOST_PRIORS = {"host-cpu": "host_cpu", "host-cuda": "host_cuda"}
 
@@ -49,26 +57,40 @@ def lowerings_of(section: DeviceSection) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((section.lowerings or {}).items()))
 
 
-def prior_predictor(config: RunConfig) -> RooflinePredictor:
-    """Return the uncalibrated prior of a run's device."""
+def prior_predictor(config: RunConfig, failures: Iterable[Infeasible] = ()) -> RooflinePredictor:
+    """Return the uncalibrated prior of a run's device; what failed on it is infeasible."""
     return RooflinePredictor(
         prior_of(config.device),
         precision=config.scenario.precision,
         compute_units=config.scenario.compute_units,
         coverage=config.budget.coverage,
         weights=weights_of(config.device),
+        failures=failures,
     )
 
 
 def load_predictor(context: Context) -> CostPredictor:
     """Return the run's calibrated predictor; the uncalibrated prior when the YAML has no ``calibrate`` section.
 
+    Failures among imported records of the device count in both.
+
+
     Raises:
         InputError: The predictor's file is missing or damaged.
     """
     if context.config.calibrate is not None:
         return latency_models.load_predictor(context.path("calibrate", "predictor.json"))
-    return prior_predictor(context.config)
+    return prior_predictor(context.config, _failures(context))
+
+
+def _failures(context: Context) -> tuple[Infeasible, ...]:
+    """Return what failed by the records in the run's profile, which may have been imported; none without any."""
+    reading = scan_profile(context.path(*_RECORDS), device=context.config.device.name)
+    for line in reading.lines():
+        _log.warning("%s", line)
+    records = reading.profiles.records
+    shape = shape_label(context.scenario)
+    return failures_on_record(ProfileSet(records=tuple(item for item in records if shape_label(item) == shape)))
 
 
 def load_cost_table(context: Context) -> CostTable:

@@ -49,6 +49,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(name="closed_loop", reads=("search",), sections=(*_COST, "phases", "closed_loop")),
     Stage(name="report", always=True),
 )
+_RECORDS = "profile/records.jsonl"
 _BY_NAME = {stage.name: stage for stage in STAGES}
 
 
@@ -257,8 +258,13 @@ def _read_stages(config: RunConfig, directory: RunDirectory, stage: Stage) -> li
 
 
 def _input_files(config: RunConfig, directory: RunDirectory, stage: Stage) -> list[str]:
-    """The ``stage.json`` of each stage that is read, which holds the digests of the rest."""
-    return [f"{name}/stage.json" for name in _read_stages(config, directory, stage)]
+    """The ``stage.json`` of each stage that is read, which holds the digests of the rest.
+
+    Without a calibration the search reads the profile itself, for what failed.
+    """
+    files = [f"{name}/stage.json" for name in _read_stages(config, directory, stage)]
+    failures = stage.name == "search" and config.calibrate is None and (directory.path / _RECORDS).is_file()
+    return [*files, _RECORDS] if failures else files
 
 
 def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 import search_spaces
 from latency_models import devices
 from latency_models.cost_table import compile_cost_table
+from latency_models.failures import Infeasible
 from latency_models.features import block_features
 from latency_models.lowering import OperationFeatures
-from latency_models.placement import BlockFailure, Placement, place, refusal
+from latency_models.placement import Placement, place, refusal
 from latency_models.predictors.roofline import RooflinePredictor, placed_units, switching_ms
 from latency_models.pricing import predict
 from latency_models.step_times import rates_of, step_seconds, steps_of
@@ -169,8 +170,8 @@ def test_a_block_that_failed_to_compile_is_infeasible() -> None:
     space = search_spaces.get("snapgen_v")
     workload = space.workload(network("conv1d", space), FULL)
     signature = dict(workload.blocks)["down0.0.temporal"].signature
-    failure = BlockFailure(
-        signature=signature, compute_unit="neural_engine", reason="compile: error 11", source="profile of a test"
+    failure = Infeasible(
+        subject=signature, level="block", compute_unit="neural_engine", stage="compile", reason="error 11"
     )
     price = RooflinePredictor(A14, failures=[failure]).price(workload)
     assert [(fault.block, fault.reason) for fault in price.infeasible] == [("down0.0.temporal", "compile: error 11")]

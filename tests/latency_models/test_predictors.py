@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from latency_models import devices
-from latency_models.observations import Infeasible
+from latency_models.failures import Infeasible
 from latency_models.predictors.block_table import (
     BlockRise,
     CalibratedModel,
