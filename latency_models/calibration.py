@@ -110,7 +110,8 @@ def calibrate(
 
     Args:
         profiles: Records of one device: blocks by signature, networks by digest; of one or several OS versions and
-            compute units, failed attempts included.
+            compute units, failed attempts included. Without blocks their times are the prior's, corrected by what
+            whole networks say of their kinds, and all of them count as not measured.
         workloads: Workload of every measured network, by its subject; more of them make more blocks known.
         scenario: Scenario the profiles were taken for; records on other compute units are of the same shapes.
         device: Device whose roofline prices blocks that were not measured.
@@ -121,7 +122,7 @@ def calibrate(
         fit without it, and the residuals of those predictions set the interval.
 
     Raises:
-        ProfileError: Several devices, records of another scenario, no blocks, too few networks for the coverage, or a
+        ProfileError: Several devices, records of another scenario, too few networks for the coverage, or a
             network without a workload.
     """
     options = options or CalibrationOptions()
@@ -166,8 +167,6 @@ def _check(
     other = sorted({record.scenario for record in profiles.records if shape_label(record) != shape_label(scenario)})
     if other:
         raise ProfileError(f"profiles are for {other[0]!r}, the calibration is for {label!r}")
-    if not profiles.of_level("block"):
-        raise ProfileError("profiles hold no block records", hint="run the profile stage first")
     subjects = {record.subject for record in profiles.of_level("network")}
     missing = sorted(subjects - set(workloads))
     if missing:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from search_spaces.temporal import TemporalSpace
 
 _log = logging.getLogger(__name__)
+_NO_BLOCKS = (
+    "no block was measured alone: all are priced by the device's prior, corrected by the whole networks; every "
+    "estimate counts as outside the calibration and keeps at least the prior's interval"
+)
 
 
 def perform(context: Context, folder: Path, progress: Progress) -> str:
@@ -83,7 +87,9 @@ def summary_text(report: CalibrationReport) -> str:
         f"{report.num_networks} networks, each predicted by a fit without it: error {error.median_ape:.1%} median, "
         f"{error.mape:.1%} mean, {error.worst_ape:.1%} worst, Spearman {_number(error.spearman)}, "
         f"{error.stated_coverage:.0%} intervals cover {_share(error.coverage)}",
-        f"blocks whose repeats disagree most: {worst or 'none was measured twice'}",
+        f"blocks whose repeats disagree most: {worst or 'none was measured twice'}"
+        if report.num_blocks
+        else _NO_BLOCKS,
     ]
     lines += _interval_lines(report)
     lines += [

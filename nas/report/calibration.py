@@ -73,6 +73,7 @@ class _Report:
     device: str
     networks: tuple[_Network, ...]
     latency_error: _Errors
+    num_blocks: int | None = None
     memory_error: _Errors | None = None
     machine_swing_ratio: float | None = None
     latency_error_parts: _Parts | None = None
@@ -158,6 +159,11 @@ def _parts_words(report: _Report) -> str:
 
 
 def _block_words(report: _Report) -> str:
+    if report.num_blocks == 0:
+        return (
+            "No block was measured alone: all are priced by the device's prior, corrected by the whole networks. Every "
+            "estimate counts as outside the calibration and keeps at least the prior's interval, wider than drawn here."
+        )
     check = report.block_check
     if check is None or check.repeat_ratio is None or check.repeat_coverage is None:
         return ""

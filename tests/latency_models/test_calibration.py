@@ -19,7 +19,8 @@ from latency_models.features import block_features
 from latency_models.jobs import MeasurementJob, MeasurementPlan
 from latency_models.measuring import measure_all
 from latency_models.planning import choose_networks, distinct_blocks
-from latency_models.predictors.roofline import placed_ms
+from latency_models.predictors.block_table import CalibratedPredictor
+from latency_models.predictors.roofline import RooflinePredictor, placed_ms
 from latency_models.pricing import predict
 from latency_models.profiles import call_label
 from latency_models.reporting import CalibrationReport, summarise_errors
@@ -216,12 +217,40 @@ def test_too_few_networks_say_how_many_are_needed(
         calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
 
 
-def test_profiles_without_blocks_are_refused(
+def test_whole_networks_alone_correct_the_prior(
     space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], tmp_path: Path
 ) -> None:
-    profiles, _ = profile_phone(space, scenario, networks, tmp_path / "few.jsonl", blocks=False)
-    with pytest.raises(ProfileError, match="hold no block records"):
-        calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    profiles, phone = profile_phone(space, scenario, networks, tmp_path / "networks.jsonl", blocks=False)
+    predictor, report = calibrate(profiles, workloads_of(space, scenario, networks), scenario, DEVICE)
+    unseen = [architecture for architecture in space.all() if architecture not in set(networks)]
+    truth = np.array([scenario.denoiser_calls * phone.true_ms(architecture.digest) for architecture in unseen])
+    prior = RooflinePredictor(DEVICE, precision="float32", compute_units="cpu_only")
+    costs, by_prior = (
+        [predict(source, space.workload(architecture, scenario), scenario) for architecture in unseen]
+        for source in (predictor, prior)
+    )
+    errors, prior_errors = (np.abs([cost.latency_ms for cost in found] - truth) / truth for found in (costs, by_prior))
+    assert np.median(errors) < 0.05 < np.median(prior_errors)
+    assert all(true in cost.latency_interval_ms for cost, true in zip(costs, truth, strict=True))
+    factor = DEVICE.prior_factor.value
+    for cost in costs:
+        assert not cost.in_domain
+        blocks_ms = sum(block.latency_ms for block in cost.blocks if block.block != "overhead")
+        assert cost.latency_interval_ms.high - cost.latency_ms >= 0.99 * (factor - 1.0) * blocks_ms
+    assert (report.num_blocks, report.num_networks, report.worst_blocks) == (0, 24, ())
+    assert predictor.model.constants == ()
+    assert report.block_check is not None
+    assert (report.block_check.num_repeated, report.block_check.num_priced) == (0, 0)
+    assert CalibratedPredictor(model=predictor.model).at(compute_unit="cpu") == predictor
+    assert CalibrationReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
+def test_blocks_alone_are_refused(
+    space: SmallSpace, scenario: Scenario, networks: tuple[Architecture, ...], profiles: ProfileSet
+) -> None:
+    blocks = ProfileSet(records=profiles.of_level("block"))
+    with pytest.raises(ProfileError, match="needs at least 9 measured networks, got 0"):
+        calibrate(blocks, workloads_of(space, scenario, networks), scenario, DEVICE)
 
 
 def test_profiles_of_another_scenario_are_refused(

@@ -112,6 +112,24 @@ def test_a_phone_is_searched_with_what_was_measured_on_it(
         assert cost.latency_ms == pytest.approx(4 * whole.true_ms(member.architecture.digest), rel=0.08)
 
 
+def test_a_phone_of_which_only_whole_networks_are_known_is_searched(
+    run_file: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text((tmp_path / "run.yaml").read_text() + "report: {}\n")
+    report = imported(run_file, "--import", write(tmp_path / "networks.jsonl", lines[-12:]))
+    assert report["kept"] == {"network": 12}
+    result = nas("calibrate", run_file)
+    assert result.exit_code == 0, result.output
+    assert "no block was measured alone" in result.output
+    assert nas("search", run_file).exit_code == 0
+    assert nas("report", run_file).exit_code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    members = read_front(folder / "search" / "front.json").members
+    assert members
+    assert not any(member.cost.in_domain for member in members)
+    assert "No block was measured alone" in (folder / "report" / "index.html").read_text()
+
+
 def test_imported_records_carry_both_memory_numbers_and_the_architecture(
     run_file: str, lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
