@@ -96,6 +96,8 @@ LOWERINGS: dict[str, Lowering] = {
         Lowering(name="torch_cuda", fused_attention=True),
     )
 }
+# Those that a package for a phone can be converted for; the others are how torch runs networks on a host.
+PACKAGE_LOWERINGS = tuple(name for name in LOWERINGS if not name.startswith("torch"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

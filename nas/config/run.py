@@ -82,7 +82,7 @@ class DeviceSection(Section):
     """The device that costs are stated for: ``host-cpu``, ``host-cuda`` or a name of ``nas list devices``.
 
     ``weights`` and ``lowerings`` say how the networks are converted for a phone: the form of the weights, and for each
-    compute unit how attention is run, a name of ``latency_models.lowering.LOWERINGS``.
+    compute unit how attention is run, a name of ``nas list lowerings``.
     """
 
     name: str

@@ -13,7 +13,7 @@ import latency_models
 import search_spaces
 from latency_models.conformal import needed
 from latency_models.devices import WeightForm
-from latency_models.lowering import LOWERINGS
+from latency_models.lowering import PACKAGE_LOWERINGS
 from nas.config.validation import faults
 from nas.core.errors import ConfigError, Problem
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
@@ -126,12 +126,11 @@ def _weights(device: DeviceSection) -> Iterator[Fault]:
 
 def _lowerings(device: DeviceSection) -> Iterator[Fault]:
     units = tuple(unit.compute_unit for unit in latency_models.device(device.name).units)
-    names = tuple(name for name in LOWERINGS if not name.startswith("torch"))  # those are of hosts
     for unit, name in (device.lowerings or {}).items():
         if unit not in units:
             yield f"device.lowerings.{unit}", _unknown(f"compute unit of {device.name!r}", unit, units)
-        elif name not in names:
-            yield f"device.lowerings.{unit}", _unknown("lowering", name, names)
+        elif name not in PACKAGE_LOWERINGS:
+            yield f"device.lowerings.{unit}", _unknown("lowering", name, PACKAGE_LOWERINGS)
 
 
 def _phases(config: RunConfig) -> Iterator[Fault]:

@@ -117,9 +117,9 @@ def listing(kind: str) -> list[dict[str, Any]]:
 
         return [{"name": name, "text": text} for name, (_, text) in FORMATS.items()]
     if kind == "lowerings":
-        from latency_models.lowering import LOWERINGS
+        from latency_models.lowering import LOWERINGS, PACKAGE_LOWERINGS
 
-        return [{"name": name, "text": lowering.text} for name, lowering in LOWERINGS.items()]
+        return [{"name": name, "text": LOWERINGS[name].text} for name in PACKAGE_LOWERINGS]
     if kind == "spaces":
         import search_spaces
 

@@ -32,11 +32,14 @@ def test_the_format_is_seen_by_the_file_itself(file: str, name: str) -> None:
     assert detect(DATA / file) == name
 
 
-@pytest.mark.parametrize("text", ["", "hello", "a,b\n1,2\n", "[1, 2]", '{"a": 1}'])
-def test_a_file_of_no_format_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is empty"), *((text, "is of no known format") for text in ("hello", "a,b\n1,2\n", "[1, 2]", '{"a": 1}'))],
+)
+def test_a_file_of_no_format_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "file"
     path.write_text(text)
-    with pytest.raises(InputError, match="is of no known format"):
+    with pytest.raises(InputError, match=message):
         detect(path)
 
 

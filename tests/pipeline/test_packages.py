@@ -15,8 +15,9 @@ from latency_models.predictors.roofline import RooflinePredictor
 from nas.core.errors import InputError
 from nas.core.protocols import SilentProgress
 from nas.pipeline.context import Context, open_run
-from nas.pipeline.costs import load_cost_table, load_predictor
+from nas.pipeline.costs import load_cost_table, load_predictor, prior_device
 from nas.pipeline.planning import plan_measurements
+from nas.pipeline.show import listing
 from nas.pipeline.stages import perform, stale_inputs
 
 if TYPE_CHECKING:
@@ -126,3 +127,11 @@ def test_a_journal_priced_for_another_package_is_refused(tmp_path: Path) -> None
     other.path("search", "evaluations.jsonl").write_text(journal)
     with pytest.raises(InputError, match="price"):
         searched(other)
+
+
+def test_every_lowering_that_is_listed_can_be_named_in_a_run(tmp_path: Path) -> None:
+    rows = listing("lowerings")
+    assert {"split_einsum", "split_einsum_v2"} <= {row["name"] for row in rows}
+    for number, row in enumerate(rows):
+        context = run_of(tmp_path / str(number), f"lowerings: {{gpu: {row['name']}}}")
+        assert prior_device(context).unit("gpu").lowering == row["name"]
