@@ -1,9 +1,10 @@
 """A backend whose later passes each run in a new process, so that repeats differ as sessions do.
 
-Two processes on an idle machine do not run the same code at the same speed: where memory lies differs for as long as
-they live. Seen on a shared 2-core machine, eight sessions of 64 networks in two processes: all networks together moved
-by 0.3 % between the processes and each one by 0.4 % on its own, although every repeat within a process agreed. Passes
-within one process cannot tell an interval of that; passes in processes of their own can.
+Two processes need not run the same code at the same speed, as memory lies elsewhere in each. Seen on a shared 2-core
+machine over eight sessions of 64 networks, four in each of two runs: the mean time against the anchor differed by 0.3
+% between the runs, by about 0.1 % (standard deviation) between sessions of one run. Whether it was the process or the
+hour the runs do not tell apart. Passes in processes of their own at least let a profile show it; shifts of about 1 %
+between a profile and a later session have been seen that its passes did not show.
 """
 
 from __future__ import annotations
