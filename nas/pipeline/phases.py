@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from latency_models import CostPredictor
     from latency_models.phases import OtherPhase, PhasePrice
-    from nas.config.run import WorkloadPhase
+    from nas.config.phases import WorkloadPhase
     from nas.core.architecture import Architecture
     from nas.core.workload import Workload
     from nas.pipeline.context import Context

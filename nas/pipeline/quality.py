@@ -9,7 +9,7 @@ from nas.core.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nas.config.run import SupernetEstimator
+    from nas.config.search import SupernetEstimator
     from nas.core.protocols import Progress, QualityEstimator
     from nas.pipeline.context import Context
     from nas.quality.held_out_loss import SupernetQuality

@@ -18,7 +18,7 @@ from nas.search.loop import search
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nas.config.run import RayExecutor, SerialExecutor
+    from nas.config.search import RayExecutor, SerialExecutor
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import Executor, Progress
     from nas.pipeline.context import Context

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isclose
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.core.architecture import Architecture
-from nas.core.cost import Budget, CostEstimate, Violation
+from nas.core.cost import Budget
 from nas.core.errors import InputError, NasError
-from nas.core.evaluation import Evaluation, Proposal, Quality, WorkerFailure
+from nas.core.evaluation import Evaluation, Proposal
 from nas.core.pareto import ParetoFront
 from nas.core.protocols import CostModel, Executor, Progress, SearchEngine, SearchSpace, SilentProgress
 from nas.search.executors.serial import SerialExecutor
+from nas.search.judging import Draw, Outcome, judge, judged, screened
+from nas.search.prices import cost_differences
 from nas.search.screening import budget_error
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 DRAWS_PER_CANDIDATE = 4
 PATIENCE = 1000
-# Sums of some hundred doubles in another order differ by about 1e-14; another calibration by far more than this.
-_PRICE_TOLERANCE = 1e-9
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ def search(
         space=space,
         engine=engine,
         cost_model=cost_model,
-        judge=partial(_judge, quality_estimator),
+        judge=partial(judge, quality_estimator),
         budget=budget,
         journal=journal,
         evaluations=evaluations,
@@ -155,34 +154,6 @@ def search(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draw:
-    """A priced candidate, not a duplicate."""
-
-    proposal: Proposal
-    cost: CostEstimate
-    violations: tuple[Violation, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """What judging one candidate gave."""
-
-    quality: Quality | None
-    error: str | None
-    seconds: float
-
-
-def _judge(estimator: QualityEstimator, architecture: Architecture) -> _Outcome:
-    """Estimate one quality; runs on a worker. Errors of the toolkit are results, anything else is a bug and raised."""
-    start = time.monotonic()
-    try:
-        quality = estimator.estimate(architecture)
-    except NasError as error:
-        return _Outcome(quality=None, error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - start)
-    return _Outcome(quality=quality, error=None, seconds=time.monotonic() - start)
-
-
 @dataclass(slots=True, kw_only=True)
 class _Search:
     """State of one running search."""
@@ -190,7 +161,7 @@ class _Search:
     space: SearchSpace
     engine: SearchEngine
     cost_model: CostModel
-    judge: Callable[[Architecture], _Outcome]
+    judge: Callable[[Architecture], Outcome]
     budget: Budget
     journal: EvaluationLog
     evaluations: int
@@ -250,7 +221,7 @@ class _Search:
         """
         self.space.validate(record.architecture)
         cost = self.cost_model.estimate(record.architecture)
-        differences = _cost_differences(record.cost, cost)
+        differences = cost_differences(record.cost, cost)
         if bool(self.budget.violations(cost)) != (record.state == "screened"):
             differences.append("whether it is inside the budget")
         if differences:
@@ -261,11 +232,11 @@ class _Search:
                 hint="start the search afresh: nas search RUN --force",
             )
 
-    def _draw(self, recorded: Sequence[Evaluation]) -> list[_Draw]:
+    def _draw(self, recorded: Sequence[Evaluation]) -> list[Draw]:
         """Draw one batch: at least as far as ``recorded``, the part of it that the journal holds."""
         want = max(min(self.batch, self.evaluations - self.paid), sum(map(_is_paid, recorded)))
         drawn = inside = 0
-        draws: list[_Draw] = []
+        draws: list[Draw] = []
         seen: set[str] = set()
         while drawn < DRAWS_PER_CANDIDATE * self.batch and self.idle < self.patience:
             missing = max(want - inside, len(recorded) - len(draws))
@@ -288,7 +259,7 @@ class _Search:
                     inside += 1
         return draws
 
-    def _price(self, proposal: Proposal, seen: set[str]) -> _Draw | None:
+    def _price(self, proposal: Proposal, seen: set[str]) -> Draw | None:
         """Return the priced candidate, or ``None`` for a duplicate."""
         architecture = proposal.architecture
         if architecture.digest in self.known or architecture.digest in seen:
@@ -296,9 +267,9 @@ class _Search:
             return None
         self.space.validate(architecture)
         cost = self.cost_model.estimate(architecture)
-        return _Draw(proposal=proposal, cost=cost, violations=self.budget.violations(cost))
+        return Draw(proposal=proposal, cost=cost, violations=self.budget.violations(cost))
 
-    def _check_resumed(self, recorded: Sequence[Evaluation], draws: Sequence[_Draw]) -> None:
+    def _check_resumed(self, recorded: Sequence[Evaluation], draws: Sequence[Draw]) -> None:
         """Check that the engine proposes again what the journal's last batch holds.
 
         Raises:
@@ -313,7 +284,7 @@ class _Search:
                     hint="go on with the settings and versions of the run's manifest, or start a new run directory",
                 )
 
-    def _evaluate(self, draws: Sequence[_Draw], notes: dict[str, int], *, first: int) -> Iterator[Evaluation]:
+    def _evaluate(self, draws: Sequence[Draw], notes: dict[str, int], *, first: int) -> Iterator[Evaluation]:
         """Judge what is inside the budget; yield every draw's evaluation in order, each already in the journal."""
         inside = [draw.proposal.architecture for draw in draws if not draw.violations]
         outcomes = self.executor.map(self.judge, inside)
@@ -321,9 +292,9 @@ class _Search:
         for number, draw in enumerate(draws, start=first):
             proposal = replace(draw.proposal, note={**draw.proposal.note, **notes})
             if draw.violations:
-                waiting.append(_screened(number, proposal, draw))
+                waiting.append(screened(number, proposal, draw))
                 continue
-            evaluation = _judged(number, proposal, draw, next(outcomes))
+            evaluation = judged(number, proposal, draw, next(outcomes))
             self.journal.append([*waiting, evaluation])
             yield from waiting
             yield evaluation
@@ -335,8 +306,8 @@ class _Search:
 
     def _message(self, latest: Evaluation) -> str:
         score = "failed" if latest.quality is None else f"quality {latest.quality.score:.3g}"
-        screened = sum(record.state == "screened" for record in self.records)
-        return f"{latest.architecture.digest[:8]}: {score} in {latest.seconds:.1f} s; {screened} screened out"
+        num_screened = sum(record.state == "screened" for record in self.records)
+        return f"{latest.architecture.digest[:8]}: {score} in {latest.seconds:.1f} s; {num_screened} screened out"
 
     def _remember(self, batch: Sequence[Evaluation]) -> None:
         self.records.extend(batch)
@@ -355,48 +326,3 @@ def _note(record: Evaluation, key: str) -> int:
             f"evaluation {record.number} of the journal has no {key!r} in its note, so it cannot be resumed"
         )
     return value
-
-
-def _cost_differences(recorded: CostEstimate, present: CostEstimate) -> list[str]:
-    """Say where two costs of one architecture differ by more than the rounding of sums on another machine."""
-    texts = [
-        f"{name} was {getattr(recorded, name)!r} and is {getattr(present, name)!r}"
-        for name in ("predictor", "device", "scenario", "origin", "parameters")
-        if getattr(recorded, name) != getattr(present, name)
-    ]
-    pairs = (
-        ("latency_ms", recorded.latency_ms, present.latency_ms),
-        ("upper end of latency_ms", recorded.latency_interval_ms.high, present.latency_interval_ms.high),
-        ("peak_memory_mb", recorded.peak_memory_mb, present.peak_memory_mb),
-        ("upper end of peak_memory_mb", recorded.memory_interval_mb.high, present.memory_interval_mb.high),
-    )
-    return texts + [
-        f"{name} was {before:.6g} and is {now:.6g}"
-        for name, before, now in pairs
-        if not isclose(before, now, rel_tol=_PRICE_TOLERANCE)
-    ]
-
-
-def _screened(number: int, proposal: Proposal, draw: _Draw) -> Evaluation:
-    """A candidate over the budget; its cost is kept without the blocks, of which there may be thousands of lines."""
-    cost = replace(draw.cost, blocks=())
-    return Evaluation(
-        number=number, proposal=proposal, cost=cost, quality=None, violations=draw.violations, state="screened"
-    )
-
-
-def _judged(number: int, proposal: Proposal, draw: _Draw, outcome: _Outcome | WorkerFailure) -> Evaluation:
-    if isinstance(outcome, WorkerFailure):
-        outcome = _Outcome(quality=None, error=outcome.message, seconds=0.0)
-    if outcome.error is not None:
-        logger.warning("candidate %s failed: %s", proposal.architecture.digest, outcome.error)
-    return Evaluation(
-        number=number,
-        proposal=proposal,
-        cost=draw.cost,
-        quality=outcome.quality,
-        violations=(),
-        state="complete" if outcome.error is None else "failed",
-        error=outcome.error,
-        seconds=outcome.seconds,
-    )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pytest
 
-from nas.config.run import Engine, OptunaEngine, load_run
+from nas.config.run import load_run
+from nas.config.search import Engine, OptunaEngine
 from nas.core.rng import RandomStreams
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table
 from nas.search import engines

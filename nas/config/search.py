@@ -1,0 +1,103 @@
+"""The ``search`` and ``quality`` sections of a run's YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nas.config.section import Count, Section
+from nas.quality.options import SupernetOptions
+
+
+class RandomEngine(Section):
+    """Uniform draws without repetition."""
+
+    type: Literal["random"]
+
+
+class ExhaustiveEngine(Section):
+    """Every architecture in turn; refused when the space is larger than ``limit``."""
+
+    type: Literal["exhaustive"]
+    limit: Count = 100_000
+
+
+class OptunaEngine(Section):
+    """Any Optuna sampler by name; ``population`` is NSGA's."""
+
+    type: Literal["optuna"] = "optuna"
+    sampler: Literal["nsga2", "nsga3", "tpe", "gp", "random", "qmc"] = "nsga2"
+    population: Annotated[int, Field(ge=2)] | None = None
+
+
+class ModelBasedEngine(Section):
+    """Quality model with neighbour interactions, whose posterior draws are solved exactly on the cost table."""
+
+    type: Literal["model_based"]
+    start: Count = 24
+    pairs: bool = True
+    picks_per_draw: Count = 2
+    temperature: Annotated[float, Field(ge=0.0)] = 0.5
+    max_labels: Count = 2000
+
+
+class EvolvingEngine(Section):
+    """Greedy add and remove actions by change of quality over change of latency, as SnapFusion published."""
+
+    type: Literal["evolving"]
+    probe_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    spread: Annotated[float, Field(ge=0.0)] = 0.3
+
+
+class RegularisedEngine(Section):
+    """Regularised evolution: tournaments among the latest candidates."""
+
+    type: Literal["regularised"]
+    population: Count = 50
+    tournament: Count = 10
+
+
+Engine = RandomEngine | ExhaustiveEngine | OptunaEngine | ModelBasedEngine | EvolvingEngine | RegularisedEngine
+
+
+class SerialExecutor(Section):
+    """One after another in this process."""
+
+    type: Literal["serial"] = "serial"
+
+
+class RayExecutor(Section):
+    """Ray workers, on this machine or on the cluster at ``address``."""
+
+    type: Literal["ray"]
+    workers: Count = 2
+    address: str | None = None
+
+
+class SearchSection(Section):
+    """How the space is searched; ``evaluations`` counts candidates whose quality is paid for."""
+
+    engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
+    evaluations: Count = 256
+    batch: Count = 16
+    executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
+    select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
+
+
+class SupernetEstimator(Section):
+    """Weight-sharing network trained once in the search stage; toy space only."""
+
+    type: Literal["supernet"] = "supernet"
+    options: SupernetOptions = SupernetOptions()
+    clips: Count = 4096
+    held_out_clips: Annotated[int, Field(ge=18)] = 36
+
+
+class CapacityEstimator(Section):
+    """Training-free proxy from the description alone; it ranks candidates and measures nothing."""
+
+    type: Literal["temporal_capacity"]
+
+
+Estimator = SupernetEstimator | CapacityEstimator
