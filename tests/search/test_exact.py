@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.core.cost import Budget
-from nas.search.exact import AdditiveCosts, AdditiveProblem, SlotSum, solve
+from nas.search.exact import AdditiveCosts, AdditiveProblem, SearchCosts, SlotSum, solve
 from nas.search.exact.problem import within
 
 
@@ -291,6 +291,15 @@ def test_limits_hold_against_upper_ends() -> None:
     front = solve(problem, budget)
     assert front.costs.latency_high_ms.max() <= 250.0 < 1.2 * front.costs.latency_high_ms.max()
     assert front.costs.memory_high_mb.max() <= 70.0
+
+
+def test_costs_give_their_own_front() -> None:
+    problem, budget = synthetic(6, 4), Budget(latency_ms=250.0)
+    costs: SearchCosts = problem.costs
+    assert costs.hint_ms.sizes == costs.sizes
+    front = costs.front(problem.quality, budget)
+    assert sorted(map(tuple, front.points().tolist())) == sorted(front_by_enumeration(problem, budget))
+    assert not costs.front(problem.quality, budget, max_labels=5).certificate.exact
 
 
 def test_impossible_budget_gives_an_empty_front() -> None:

@@ -1,6 +1,16 @@
 """Exact Pareto fronts of additive problems, with a certificate; plain NumPy tables in, option indices out."""
 
-from nas.search.exact.problem import AdditiveCosts, AdditiveProblem, CostArrays, SlotSum
+from nas.search.exact.problem import AdditiveCosts, AdditiveProblem, SearchCosts
 from nas.search.exact.solver import Certificate, ExactFront, solve
+from nas.search.exact.tables import CostArrays, SlotSum
 
-__all__ = ["AdditiveCosts", "AdditiveProblem", "Certificate", "CostArrays", "ExactFront", "SlotSum", "solve"]
+__all__ = [
+    "AdditiveCosts",
+    "AdditiveProblem",
+    "Certificate",
+    "CostArrays",
+    "ExactFront",
+    "SearchCosts",
+    "SlotSum",
+    "solve",
+]

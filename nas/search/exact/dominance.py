@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nas.search.exact.problem import BoolArray, FloatArray, IntArray
+    from nas.search.exact.tables import BoolArray, FloatArray, IntArray
 
 _BLOCK = 256
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.search.exact import dominance
-from nas.search.exact.problem import CostArrays, FloatArray, IntArray, SlotSum, within
+from nas.search.exact.tables import CostArrays, FloatArray, IntArray, SlotSum, within
 
 if TYPE_CHECKING:
     from nas.core.cost import Budget
