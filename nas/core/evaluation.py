@@ -33,10 +33,15 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A candidate and what its engine wants back after a restart."""
+    """A candidate and what its engine wants back after a restart.
+
+    ``level`` says by which of several quality estimators it is to be judged, 0 for the cheapest; ``None`` stands for
+    the highest level, which is the only one unless a run lists several.
+    """
 
     architecture: Architecture
     note: Mapping[str, Any] = field(default_factory=dict)
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,11 @@ class Evaluation:
     def architecture(self) -> Architecture:
         """The candidate."""
         return self.proposal.architecture
+
+    @property
+    def at_highest_level(self) -> bool:
+        """Whether its quality, if any, comes from the highest level: scores of different levels never mix."""
+        return self.proposal.level is None
 
     @property
     def feasible(self) -> bool:

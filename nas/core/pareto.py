@@ -129,9 +129,13 @@ def reference_point(evaluations: Iterable[Evaluation], budget: Budget) -> Point:
     Quality: the worst complete score, lowered by a tenth of the range of scores (by 0.1 where there is no range).
 
     Raises:
-        ValueError: No evaluation is complete.
+        ValueError: No evaluation is complete at the highest level of quality.
     """
-    points = [objectives(evaluation) for evaluation in evaluations if evaluation.state == "complete"]
+    points = [
+        objectives(evaluation)
+        for evaluation in evaluations
+        if evaluation.state == "complete" and evaluation.at_highest_level
+    ]
     if not points:
         raise ValueError("a reference point needs at least one complete evaluation")
     worst = [max(column) for column in zip(*points, strict=True)]
@@ -150,8 +154,8 @@ class ParetoFront:
 
     @classmethod
     def of(cls, evaluations: Iterable[Evaluation]) -> ParetoFront:
-        """Return the front of ``evaluations``; screened, failed and infeasible ones are left out."""
-        candidates = [evaluation for evaluation in evaluations if evaluation.feasible]
+        """Return the front; screened, failed, infeasible ones and those of lower levels of quality are left out."""
+        candidates = [evaluation for evaluation in evaluations if evaluation.feasible and evaluation.at_highest_level]
         kept = non_dominated([objectives(evaluation) for evaluation in candidates])
         return cls(tuple(sorted((candidates[index] for index in kept), key=_by_latency)))
 

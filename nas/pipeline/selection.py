@@ -39,7 +39,7 @@ def selection_effect(
     predictor = table.predictor
     if not isinstance(predictor, CalibratedPredictor):
         return None
-    pool = [evaluation for evaluation in evaluations if evaluation.state == "complete"]
+    pool = [one for one in evaluations if one.state == "complete" and one.at_highest_level]
     report = CalibrationReport.from_dict(read_json(context.path("calibrate", "report.json")))
     residuals = [log(row.measured_ms / row.predicted_ms) for row in report.networks]
     coverage = predictor.ratios.coverage

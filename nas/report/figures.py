@@ -142,7 +142,7 @@ def pareto_figure(front: FrontFile | None, evaluations: Sequence[Evaluation]) ->
     """
     members = front.members if front else ()
     known = {item.architecture.digest for item in members}
-    rest = [item for item in evaluations if item.architecture.digest not in known]
+    rest = [item for item in evaluations if item.architecture.digest not in known and item.at_highest_level]
     first = next(iter([*members, *evaluations]), None)
     if first is None:
         raise ValueError("a Pareto figure needs at least one evaluation")
