@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -47,3 +47,42 @@ class Scenario:
     def element_bytes(self) -> int:
         """Bytes of one weight or activation element."""
         return ELEMENT_BYTES[self.precision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioPoint:
+    """What a search chose of its scenario beside the architecture; None where it was not a choice.
+
+    Attributes:
+        denoising_steps: Calls of the denoiser in one generation without guidance.
+        frames: Latent frames.
+        size: Height and width of the decoded video in pixels.
+        weight_bits: Bits of a stored weight.
+    """
+
+    denoising_steps: int | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    weight_bits: int | None = None
+
+    def applied(self, scenario: Scenario) -> Scenario:
+        """Return ``scenario`` with what was chosen in place of its own; bits are no part of it."""
+        height, width = self.size or (scenario.height, scenario.width)
+        return replace(
+            scenario,
+            denoising_steps=self.denoising_steps or scenario.denoising_steps,
+            frames=self.frames or scenario.frames,
+            height=height,
+            width=width,
+        )
+
+    @property
+    def text(self) -> str:
+        """For people: ``4 steps, 16 frames, 512x512, 8-bit weights``; empty where nothing was a choice."""
+        parts = (
+            f"{self.denoising_steps} steps" if self.denoising_steps else "",
+            f"{self.frames} frames" if self.frames else "",
+            f"{self.size[0]}x{self.size[1]}" if self.size else "",
+            f"{self.weight_bits}-bit weights" if self.weight_bits else "",
+        )
+        return ", ".join(part for part in parts if part)
