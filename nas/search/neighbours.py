@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.search.exact.problem import stack
+from nas.core.cost import Budget
+from nas.search.exact.tables import SlotSum, stack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from nas.core.cost import Budget
-    from nas.search.exact import AdditiveCosts
+    from nas.search.exact import SearchCosts
 
 TRIES = 1000
+_MOST_LABELS = 200
 
 Row = tuple[int, ...]
 
 
-def cheapest(costs: AdditiveCosts) -> Row:
-    """Return the option of lowest latency in every slot that runs (of all where none does), of equals the first."""
-    row = []
-    for latency, runs in zip(costs.latency_ms.slots, costs.allowed(), strict=True):
-        own = runs if len(runs) else np.arange(len(latency))
-        row.append(int(own[np.argmin(latency[own])]))
-    return tuple(row)
+def cheapest(costs: SearchCosts) -> Row:
+    """Return the architecture of lowest latency of those that run; where none does, the options of lowest latency."""
+    front = costs.front(SlotSum.zeros(costs.sizes), Budget(), max_labels=_MOST_LABELS)
+    if len(front) == 0:
+        return tuple(int(np.argmin(row)) for row in costs.hint_ms.slots)
+    return tuple(front.options[0].tolist())
 
 
 def new_neighbour(
     parents: Sequence[Row],
     seen: Collection[Row],
-    costs: AdditiveCosts,
+    costs: SearchCosts,
     budget: Budget,
     generator: np.random.Generator,
     *,

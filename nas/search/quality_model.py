@@ -96,10 +96,23 @@ class Observations:
         return float(self.scores.std()) or 1.0
 
     @cached_property
-    def hint_values(self) -> FloatArray:
-        """Standardised hints (n, number of hints)."""
-        columns = [hint.total(self.options) for hint in self.scaled_hints]
-        return np.array(columns).reshape(len(self.hints), len(self.options)).T
+    def features(self) -> Features:
+        """What the model sees of them."""
+        return self.features_of(self.options)
+
+    def features_of(self, options: IntArray) -> Features:
+        """Return what the model sees of architectures (N, L), these observations being the yardstick."""
+        columns = list(zip(options.T, self.weights, strict=True))
+        held = [(column[:, None] == np.arange(len(row))) * row for column, row in columns]
+        hints = [hint.total(options) for hint in self.scaled_hints]
+        traits = [table[column] for table, column in zip(self.traits, options.T, strict=False)]
+        return Features(
+            options=options,
+            rates=np.stack([row[column] for column, row in columns], axis=1),
+            rated=np.concatenate(held, axis=1),
+            hints=np.array(hints).reshape(len(hints), len(options)).T,
+            traits=np.stack(traits, axis=1) if traits else np.zeros((len(options), len(self.sizes), 0)),
+        )
 
     @cached_property
     def scaled_hints(self) -> tuple[SlotSum, ...]:
@@ -123,42 +136,50 @@ class Observations:
         return [row / unit for row in above]
 
     @cached_property
-    def held_traits(self) -> FloatArray:
-        """Traits of the options held (n, L, traits); none where none are known."""
-        if not self.traits:
-            return np.zeros((len(self.options), len(self.sizes), 0))
-        held = [table[column] for table, column in zip(self.traits, self.options.T, strict=True)]
-        return np.stack(held, axis=1)
-
-    @cached_property
     def covariances(self) -> dict[str, FloatArray]:
         """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
-        size = len(self.options)
-        singles, pairs = np.zeros((2, size, size), dtype=np.uint16)  # counts; small integers are fast to add
-        before = np.zeros((size, size), dtype=bool)
-        for column in self.options.T:
-            same = column[:, None] == column[None, :]
-            singles += same
-            pairs += same & before
-            before = same
-        rates = np.stack(
-            [weights[column] for column, weights in zip(self.options.T, self.weights, strict=True)], axis=1
-        )
-        held = [
-            (column[:, None] == np.arange(count)) * weights
-            for column, count, weights in zip(self.options.T, self.sizes, self.weights, strict=True)
-        ]
-        rated, hints = np.concatenate(held, axis=1), self.hint_values
-        trait, shared = self.held_traits.reshape(size, -1), self.held_traits.sum(axis=1)
-        return {
-            "trait": trait @ trait.T,
-            "shared": shared @ shared.T,
-            "single": singles.astype(float),
-            "rated": rated @ rated.T,
-            "slope": rates @ rates.T,
-            "pair": pairs.astype(float),
-            "hint": hints @ hints.T,
-        }
+        return covariances(self.features, self.features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """What the model sees of N architectures.
+
+    Attributes:
+        options: Option indices (N, L).
+        rates: Weights of the options held (N, L).
+        rated: One column for every option of every slot: its weight where it is held, else 0.
+        hints: Standardised hints (N, number of hints).
+        traits: Traits of the options held (N, L, traits); none where none are known.
+    """
+
+    options: IntArray
+    rates: FloatArray
+    rated: FloatArray
+    hints: FloatArray
+    traits: FloatArray
+
+
+def covariances(first: Features, second: Features) -> dict[str, FloatArray]:
+    """Return the prior covariances (N, M) of two lots of architectures, for a unit scale of each kind."""
+    shape = len(first.options), len(second.options)
+    singles, pairs = np.zeros((2, *shape), dtype=np.uint16)  # counts; small integers are fast to add
+    before = np.zeros(shape, dtype=bool)
+    for column, other in zip(first.options.T, second.options.T, strict=True):
+        same = column[:, None] == other[None, :]
+        singles += same
+        pairs += same & before
+        before = same
+    size = first.traits.shape[1] * first.traits.shape[2]
+    return {
+        "trait": first.traits.reshape(len(first.options), size) @ second.traits.reshape(len(second.options), size).T,
+        "shared": first.traits.sum(axis=1) @ second.traits.sum(axis=1).T,
+        "single": singles.astype(float),
+        "rated": first.rated @ second.rated.T,
+        "slope": first.rates @ second.rates.T,
+        "pair": pairs.astype(float),
+        "hint": first.hints @ second.hints.T,
+    }
 
 
 class QualityModel:
@@ -181,6 +202,17 @@ class QualityModel:
         noise = generator.normal(size=len(self._variances)) * np.sqrt(self._variances) * temperature
         return self._corrected(prior, noise)
 
+    def predict(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation (N,) of the qualities of architectures (N, L), without noise."""
+        from scipy.linalg import solve_triangular
+
+        data, scales = self.observations, self.scales
+        there = data.features_of(options)
+        cross = _summed(covariances(data.features, there), scales)
+        known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
+        variances = _prior_variances(there, scales) - (known**2).sum(axis=0)
+        return self.mean().total(options), data.unit * np.sqrt(np.maximum(variances, 0.0))
+
     def _corrected(self, prior: _Coefficients, noise: FloatArray) -> SlotSum:
         """Add to ``prior`` what the data say against it."""
         data, scales = self.observations, self.scales
@@ -191,15 +223,15 @@ class QualityModel:
         for row, variances, rates, column in tables:
             shown = variances * np.bincount(column, weights, minlength=len(row))
             single.append(row + shown + scales.slope**2 * rates * float(rates[column] @ weights))
-        common = scales.shared**2 * (data.held_traits.sum(axis=1).T @ weights)
+        common = scales.shared**2 * (data.features.traits.sum(axis=1).T @ weights)
         for slot, table in enumerate(data.traits):
-            single[slot] += table @ (common + scales.trait**2 * (data.held_traits[:, slot].T @ weights))
+            single[slot] += table @ (common + scales.trait**2 * (data.features.traits[:, slot].T @ weights))
         pair = []
         for slot, table in enumerate(prior.pair):
             flat = data.options[:, slot] * table.shape[1] + data.options[:, slot + 1]
             added = np.bincount(flat, weights, minlength=table.size).reshape(table.shape)
             pair.append(table + scales.pair**2 * added)
-        hint = prior.hint + scales.hint**2 * (data.hint_values.T @ weights)
+        hint = prior.hint + scales.hint**2 * (data.features.hints.T @ weights)
         bias = prior.bias + _BIAS_SCALE**2 * float(weights.sum())
         return _Coefficients(single=single, pair=pair, hint=hint, bias=bias).as_sum(data)
 
@@ -245,7 +277,7 @@ class _Coefficients:
 
     def total(self, data: Observations) -> FloatArray:
         table = SlotSum(slots=tuple(self.single), pairs=tuple(self.pair), base=self.bias)
-        result = table.total(data.options) + data.hint_values @ self.hint
+        result = table.total(data.options) + data.features.hints @ self.hint
         return np.asarray(result, dtype=float)
 
     def as_sum(self, data: Observations) -> SlotSum:
@@ -310,12 +342,30 @@ def _negative_log_posterior(data: Observations, named: dict[str, float]) -> tupl
     return value, np.array(gradient)
 
 
-def _covariance(data: Observations, scales: Scales) -> FloatArray:
-    parts = data.covariances
+def _summed(parts: dict[str, FloatArray], scales: Scales) -> FloatArray:
+    """Return the prior covariance of scores without noise from that of each kind."""
     result = sum(getattr(scales, name) ** 2 * part for name, part in parts.items())
-    result += _BIAS_SCALE**2
+    return np.asarray(result + _BIAS_SCALE**2)
+
+
+def _covariance(data: Observations, scales: Scales) -> FloatArray:
+    result = _summed(data.covariances, scales)
     result[np.diag_indices_from(result)] += _variances(data, scales)
-    return np.asarray(result)
+    return result
+
+
+def _prior_variances(features: Features, scales: Scales) -> FloatArray:
+    """Return the diagonal of ``_summed(covariances(features, features), scales)``."""
+    num_slots = features.options.shape[1]
+    fixed = num_slots * scales.single**2 + (num_slots - 1) * scales.pair**2 + _BIAS_SCALE**2
+    return np.asarray(
+        fixed
+        + scales.rated**2 * (features.rated**2).sum(axis=1)
+        + scales.slope**2 * (features.rates**2).sum(axis=1)
+        + scales.trait**2 * (features.traits**2).sum(axis=(1, 2))
+        + scales.shared**2 * (features.traits.sum(axis=1) ** 2).sum(axis=1)
+        + scales.hint**2 * (features.hints**2).sum(axis=1)
+    )
 
 
 def _single_variances(data: Observations, scales: Scales) -> list[FloatArray]:

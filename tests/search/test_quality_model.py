@@ -76,6 +76,15 @@ def test_draws_have_the_posterior_mean_and_covariance() -> None:
     assert np.cov(draws.T) == pytest.approx(covariance, abs=0.1 * errors.max() ** 2)
 
 
+@pytest.mark.parametrize("hints", [True, False])
+def test_prediction_equals_the_textbook_posterior(hints: bool) -> None:
+    data = observations(hints=hints)
+    expected, covariance = textbook_posterior(data, SCALES)
+    mean, deviation = QualityModel(data, SCALES).predict(everything())
+    assert mean == pytest.approx(expected, abs=1e-6)
+    assert deviation == pytest.approx(np.sqrt(np.diag(covariance)), abs=1e-6)
+
+
 def test_temperature_scales_the_distance_from_the_mean() -> None:
     model = QualityModel(observations(), Scales())
     mean = model.mean().total(everything())

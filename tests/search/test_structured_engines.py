@@ -11,14 +11,15 @@ from problem import AdditiveProblem, FlatSpace, MemoryJournal, without_times
 from nas.core.architecture import ChoiceSpec
 from nas.core.cost import Budget
 from nas.core.errors import BudgetError, ConfigError
+from nas.core.evaluation import Evaluation, Proposal
 from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
 from nas.search.engines.model_based import _traits
+from nas.search.exact import SlotSum
 from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
-    from nas.core.evaluation import Evaluation
     from nas.search.loop import SearchResult
 
 NAMES = ("evolving", "model_based", "regularised")
@@ -202,3 +203,69 @@ def test_engines_that_know_the_costs_propose_nothing_that_does_not_run(name: str
     result = go(name, AdditiveProblem(stuck=stuck), MemoryJournal(), evaluations=25, budget=Budget(latency_ms=400.0))
     assert not [one for one in result.evaluations if one.violations and one.violations[0].limit == "placement"]
     assert result.complete == 25
+
+
+def told(problem: AdditiveProblem, **more: Any) -> Any:
+    """A model-based engine that knows 40 architectures."""
+    rows = np.random.default_rng(0).integers(problem.space.num_options, size=(40, problem.space.num_slots))
+    engine = engines.build("model_based", problem.space, {}, RandomStreams(0), costs=problem.costs, **more)
+    architectures = [problem.space.from_options(row) for row in np.unique(rows, axis=0).tolist()]
+    engine.tell(
+        [
+            Evaluation(
+                number=number,
+                proposal=Proposal(architecture=one),
+                cost=problem.cost(one),
+                quality=problem.estimate(one),
+                violations=(),
+                state="complete",
+            )
+            for number, one in enumerate(architectures)
+        ]
+    )
+    return engine
+
+
+def test_hints_are_asked_for_at_every_model_and_sharpen_it() -> None:
+    problem = AdditiveProblem(FlatSpace(12, 6))
+    asked: list[int] = []
+
+    def truth() -> tuple[SlotSum, ...]:
+        asked.append(1)
+        return (SlotSum.of(problem.score),)
+
+    unseen = np.random.default_rng(1).integers(6, size=(200, 12))
+    expected = SlotSum.of(problem.score).total(unseen)
+    plain, hinted = told(problem), told(problem, hints=truth)
+    errors = [float(np.abs(engine.predict(unseen)[0] - expected).mean()) for engine in (plain, hinted)]
+    assert asked
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_hints_of_an_engine_that_takes_none_are_ignored() -> None:
+    problem = AdditiveProblem()
+    assert engines.build("random", problem.space, {}, RandomStreams(0), hints=lambda: ())
+
+
+def test_prediction_without_judged_candidates_is_refused() -> None:
+    problem = AdditiveProblem()
+    engine = build("model_based", problem)
+    with pytest.raises(ValueError, match="needs at least 2 judged architectures, got 0"):
+        engine.predict(np.zeros((1, 4), dtype=np.int64))
+
+
+def test_pending_proposals_are_not_repeated_while_others_are_told() -> None:
+    problem = AdditiveProblem(FlatSpace(12, 6))
+    engine = told(problem)
+    first = engine.ask(6)
+    evaluation = Evaluation(
+        number=40,
+        proposal=first[3],
+        cost=problem.cost(first[3].architecture),
+        quality=problem.estimate(first[3].architecture),
+        violations=(),
+        state="complete",
+    )
+    engine.tell([evaluation])
+    both = [one.architecture.digest for one in (*first, *engine.ask(6))]
+    assert len(set(both)) == 12

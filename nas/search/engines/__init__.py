@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -15,7 +15,7 @@ from nas.core.schema import from_data
 if TYPE_CHECKING:
     from nas.core.protocols import SearchEngine, SearchSpace
     from nas.core.rng import RandomStreams
-    from nas.search.exact import AdditiveCosts
+    from nas.search.exact import SearchCosts, SlotSum
 
 ENGINES = {
     "evolving": "nas.search.engines.evolving:GreedyEvolving",
@@ -56,8 +56,9 @@ def build(
     options: Any,
     streams: RandomStreams,
     *,
-    costs: AdditiveCosts | None = None,
+    costs: SearchCosts | None = None,
     budget: Budget | None = None,
+    hints: Callable[[], tuple[SlotSum, ...]] | None = None,
 ) -> SearchEngine:
     """Return a fresh engine.
 
@@ -68,6 +69,7 @@ def build(
         streams: The run's random streams.
         costs: Known costs by slot and option; engines with ``needs_costs`` use them.
         budget: Limits that such an engine keeps to by itself; none when left out.
+        hints: For engines with ``takes_hints``: asked for figures that quality may be a multiple of, besides latency.
 
     Raises:
         ConfigError: The name or an option is wrong, or the engine needs costs and there are none.
@@ -87,7 +89,8 @@ def build(
         raise ConfigError(
             f"the table of costs has {costs.sizes} options by slot, space {space.identifier!r} has {sizes}"
         )
-    return cast("SearchEngine", engine(space, options, streams, costs=costs, budget=budget or NO_LIMITS))
+    more = {"hints": hints} if hints is not None and getattr(engine, "takes_hints", False) else {}
+    return cast("SearchEngine", engine(space, options, streams, costs=costs, budget=budget or NO_LIMITS, **more))
 
 
 def _decode(name: str, kind: Any, options: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ The first proposals are the cheapest architecture, then feasible ones that betwe
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,20 +20,20 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
 from nas.search import acquisition
-from nas.search.exact import AdditiveProblem, ExactFront, SlotSum, solve
+from nas.search.exact import ExactFront, SlotSum
 from nas.search.exact.problem import stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
 from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nas.core.cost import Budget
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import SearchSpace
     from nas.core.rng import RandomStreams
-    from nas.search.exact import AdditiveCosts
-    from nas.search.exact.problem import FloatArray
+    from nas.search.exact import SearchCosts
+    from nas.search.exact.problem import FloatArray, IntArray
 
 # A new fit of the scales at most every time the observations have grown by this factor.
 _GROWTH_BEFORE_NEW_SCALES = 1.15
@@ -75,6 +75,7 @@ class ModelBasedSearch:
 
     Options = ModelBasedOptions
     needs_costs = True
+    takes_hints = True
 
     def __init__(
         self,
@@ -82,20 +83,33 @@ class ModelBasedSearch:
         options: ModelBasedOptions,
         streams: RandomStreams,
         *,
-        costs: AdditiveCosts,
+        costs: SearchCosts,
         budget: Budget,
+        hints: Callable[[], tuple[SlotSum, ...]] = tuple,
     ) -> None:
+        """Start with nothing judged.
+
+        Args:
+            space: Where it searches.
+            options: Settings.
+            streams: The run's random streams.
+            costs: Known costs.
+            budget: Limits that every proposal keeps.
+            hints: Asked for every new model: figures besides latency that quality may be a multiple of.
+        """
         self._space = space
         self._options = options
         self._streams = streams
         self._costs = costs
         self._budget = budget
+        self._hints = hints
         self._traits = _traits(space)
         self._rows: list[tuple[int, ...]] = []
         self._scores: list[float] = []
         self._errors: list[float] = []
         self._told = 0
         self._known: set[tuple[int, ...]] = set()
+        self._pending: dict[tuple[int, ...], None] = {}  # proposed and not told yet, in this order
         self._batch = 0
         self._num_scaled = 0  # observations that the scales are learned from
         self._scales: tuple[int, Scales] | None = None  # and the scales learned, a cache
@@ -111,7 +125,7 @@ class ModelBasedSearch:
             options = self._next(self._current)
             if options is None:
                 break
-            self._current.picked.append(options)
+            self._pending[options] = None
             self._known.add(options)
             proposals.append(Proposal(architecture=self._space.from_options(options)))
         return proposals
@@ -121,6 +135,7 @@ class ModelBasedSearch:
         for evaluation in evaluations:
             options = tuple(self._space.to_options(evaluation.architecture))
             self._known.add(options)
+            self._pending.pop(options, None)
             if evaluation.quality is not None:
                 self._rows.append(options)
                 self._scores.append(evaluation.quality.score)
@@ -131,11 +146,21 @@ class ModelBasedSearch:
         if len(self._rows) >= _GROWTH_BEFORE_NEW_SCALES * self._num_scaled:
             self._num_scaled = len(self._rows)
 
+    def predict(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation (N,) of the qualities of architectures (N, L), as far as known.
+
+        Raises:
+            ValueError: Fewer than two qualities have been told.
+        """
+        if len(self._rows) < 2:
+            raise ValueError(f"a prediction needs at least 2 judged architectures, got {len(self._rows)}")
+        return QualityModel(self._observations(), self._learned_scales()).predict(options)
+
     def _next(self, batch: _Batch) -> tuple[int, ...] | None:
         """Return the options of the next proposal; ``None`` at the end."""
         if self._start is None:
             self._start = _start_designs(self._costs, self._budget, self._streams, self._options.start)
-        position = self._told + len(batch.picked)
+        position = self._told + len(self._pending)
         if position < len(self._start):
             return self._start[position]
         if len(self._rows) >= 2:
@@ -154,9 +179,8 @@ class ModelBasedSearch:
         if batch.model is None:
             batch.model = QualityModel(self._observations(), self._learned_scales())
         quality = batch.model.draw(batch.generator, temperature=self._options.temperature)
-        problem = AdditiveProblem(costs=self._costs, quality=quality)
         batch.quality = quality
-        batch.front = solve(problem, self._budget, max_labels=self._options.max_labels)
+        batch.front = self._costs.front(quality, self._budget, max_labels=self._options.max_labels)
         batch.left_of_draw = self._options.picks_per_draw
 
     def _best_of_draw(self, batch: _Batch) -> tuple[int, ...] | None:
@@ -166,7 +190,7 @@ class ModelBasedSearch:
         new = [index for index, row in enumerate(batch.front.options.tolist()) if tuple(row) not in self._known]
         if not new:
             return None
-        judged = stack([*self._rows, *batch.picked], len(self._costs.sizes))
+        judged = stack([*self._rows, *self._pending], len(self._costs.sizes))
         costs = self._costs.score(judged)
         known = np.stack([costs.latency_ms, costs.peak_memory_mb, -batch.quality.total(judged)], axis=1)
         known = known[within(costs, self._budget)]
@@ -179,7 +203,7 @@ class ModelBasedSearch:
 
     def _by_chance(self, batch: _Batch) -> tuple[int, ...] | None:
         """Return a feasible new neighbour of something known; ``None`` after many failures."""
-        parents = [*self._rows, *batch.picked] or [cheapest(self._costs)]
+        parents = [*self._rows, *self._pending] or [cheapest(self._costs)]
         row = new_neighbour(parents, self._known, self._costs, self._budget, batch.generator)
         if row is None:
             logger.info("nothing new inside the budget in %d tries", TRIES)
@@ -191,7 +215,7 @@ class ModelBasedSearch:
             scores=np.array(self._scores),
             errors=np.array(self._errors),
             sizes=self._costs.sizes,
-            hints=(self._costs.latency_ms,),
+            hints=(self._costs.hint_ms, *self._hints()),
             traits=self._traits,
         )
 
@@ -209,7 +233,6 @@ class _Batch:
     """What one batch has come to so far."""
 
     generator: np.random.Generator
-    picked: list[tuple[int, ...]] = field(default_factory=list)
     model: QualityModel | None = None
     quality: SlotSum | None = None
     front: ExactFront | None = None
@@ -242,7 +265,7 @@ def _reference(front: FloatArray, known: FloatArray, budget: Budget) -> FloatArr
     return np.asarray(corner)
 
 
-def _start_designs(costs: AdditiveCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:
+def _start_designs(costs: SearchCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:
     """Return up to ``count`` different designs: the cheapest, then those that hold most options not tried before.
 
     An option that no design holds may be the best of its slot and never be noticed. Each design is a member of the
@@ -257,10 +280,9 @@ def _start_designs(costs: AdditiveCosts, budget: Budget, streams: RandomStreams,
             break
         rows = [
             np.sqrt(row - row.min()) * np.exp(generator.normal(size=len(row))) * np.where(known, 1.0, _UNTRIED_FACTOR)
-            for row, known in zip(costs.latency_ms.slots, tried, strict=True)
+            for row, known in zip(costs.hint_ms.slots, tried, strict=True)
         ]
-        problem = AdditiveProblem(costs=costs, quality=SlotSum(slots=tuple(rows)))
-        front = solve(problem, budget, max_labels=_START_LABELS)
+        front = costs.front(SlotSum(slots=tuple(rows)), budget, max_labels=_START_LABELS)
         if len(front) == 0:
             break
         untried = SlotSum(slots=tuple((~known).astype(float) for known in tried)).total(front.options)
