@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -9,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.core.cost import Budget
-from nas.search.exact import AdditiveCosts, AdditiveProblem, SearchCosts, SlotSum, solve
+from nas.search.exact import (
+    AdditiveCosts,
+    AdditiveProblem,
+    ExactFront,
+    MemoryRequirement,
+    Requirement,
+    SearchCosts,
+    SlotSum,
+    coarsening,
+    solve,
+    solver,
+)
 from nas.search.exact.problem import within
 
 
@@ -18,30 +30,51 @@ def every(problem: AdditiveProblem) -> Any:
 
 
 def figures(problem: AdditiveProblem, options: tuple[int, ...]) -> tuple[float, ...]:
-    """One architecture's figures by plain Python, the independent reading of the definition."""
+    """One architecture's figures by plain Python, the independent reading of the definition.
+
+    Latency, memory, negated quality, parameters; then the upper ends of latency and memory.
+    """
     costs = problem.costs
 
-    def total(table: SlotSum | None) -> float:
-        if table is None:
-            return 0.0
-        pairs = table.pairs or ()
-        return (
-            table.base
-            + sum(float(row[option]) for row, option in zip(table.slots, options, strict=True))
-            + sum(float(pair[options[slot], options[slot + 1]]) for slot, pair in enumerate(pairs))
-        )
+    def peak(rows: Any, base: float) -> float:
+        return max(base, *(float(row[option]) for row, option in zip(rows, options, strict=True)))
 
-    chosen = (float(row[option]) for row, option in zip(costs.activation_mb, options, strict=True))
-    activation = max(costs.base_activation_mb, *chosen)
-    weights = total(costs.weights_mb)
+    activation = peak(costs.activation_mb, costs.base_activation_mb)
+    weights = total(costs.weights_mb, options)
     return (
-        total(costs.latency_ms),
+        max(total(table, options) for table in (costs.latency_ms, *costs.other_latencies_ms)),
         max(weights + activation, costs.floor_mb),
-        -total(problem.quality),
-        total(costs.latency_high_ms or costs.latency_ms),
+        -total(problem.quality, options),
+        total(costs.parameters, options),
+        total(costs.latency_high_ms or costs.latency_ms, options),
         max(weights + costs.activation_high_ratio * activation + costs.held_high_mb, costs.floor_high_mb),
-        total(costs.parameters),
     )
+
+
+def total(table: SlotSum | None, options: tuple[int, ...]) -> float:
+    if table is None:
+        return 0.0
+    pairs = table.pairs or ()
+    return (
+        table.base
+        + sum(float(row[option]) for row, option in zip(table.slots, options, strict=True))
+        + sum(float(pair[options[slot], options[slot + 1]]) for slot, pair in enumerate(pairs))
+    )
+
+
+def excesses(problem: AdditiveProblem, options: tuple[int, ...], budget: Budget) -> dict[str, float]:
+    """By how much each limit is exceeded (below 0: kept), in plain Python."""
+    latency_high, memory_high = figures(problem, options)[4:]
+    found = {"latency_high": (latency_high, budget.latency_ms), "memory": (memory_high, budget.peak_memory_mb)}
+    found["parameters"] = (total(problem.costs.parameters, options), budget.parameters)
+    for item in problem.costs.requirements:
+        found[item.name] = (total(item.table, options), item.limit)
+    for item in problem.costs.memory_requirements:
+        rows = zip(item.activation_mb, options, strict=True)
+        activation = max(item.base_activation_mb, *(float(row[option]) for row, option in rows))
+        highest = total(item.weights_mb, options) + item.activation_high_ratio * activation + item.held_high_mb
+        found[item.name] = (max(highest, item.floor_high_mb), item.limit)
+    return {name: value - limit for name, (value, limit) in found.items() if limit is not None}
 
 
 def running(problem: AdditiveProblem) -> list[tuple[int, ...]]:
@@ -50,13 +83,11 @@ def running(problem: AdditiveProblem) -> list[tuple[int, ...]]:
     return [options for options in everyone if all(row[option] for row, option in zip(runs, options, strict=True))]
 
 
-def front_by_enumeration(problem: AdditiveProblem, budget: Budget) -> set[tuple[float, ...]]:
-    limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
-    rows = [figures(problem, options) for options in running(problem)]
+def front_by_enumeration(problem: AdditiveProblem, budget: Budget, num_objectives: int = 3) -> set[tuple[float, ...]]:
     points = {
-        row[:3]
-        for row in rows
-        if all(limit is None or value <= limit for value, limit in zip(row[3:], limits, strict=True))
+        figures(problem, options)[:num_objectives]
+        for options in running(problem)
+        if all(excess <= 0 for excess in excesses(problem, options, budget).values())
     }
     ordered = sorted(points)
     return {
@@ -87,10 +118,35 @@ def problems(draw: Any) -> AdditiveProblem:
     latency = slot_sum(data, sizes, costs, pairs=with_pairs and draw(st.booleans()))
     high = draw(st.sampled_from(["same", "double", "own"]))
     weights = draw(st.sampled_from(["none", "own"]))
+    more = draw(st.sampled_from(["nothing", "nothing", "requirements", "memory", "latencies", "all"]))
     parameters = draw(st.sampled_from(["none", "own", "weights"]))
     weights_mb = None if weights == "none" else slot_sum(data, sizes, costs, pairs=False)
     floor = draw(st.sampled_from([0, 0, 4, 9]))
     flags = st.sampled_from([True, True, True, False])
+
+    def activations() -> tuple[Any, ...]:
+        return tuple(np.array(data.draw(st.lists(costs, min_size=size, max_size=size)), dtype=float) for size in sizes)
+
+    requirements = [
+        Requirement(name=f"size {index}", table=table, limit=float(draw(st.integers(2, 25))))
+        for index, table in enumerate(
+            [slot_sum(data, sizes, costs, pairs=draw(st.booleans())), latency.scaled(3.0), latency.scaled(2.0)]
+        )
+    ]
+    memory = [
+        MemoryRequirement(
+            name=f"phone {index}",
+            activation_mb=activations(),
+            weights_mb=own,
+            limit=float(draw(st.integers(2, 25))),
+            base_activation_mb=float(draw(costs)),
+            activation_high_ratio=draw(st.sampled_from([1.0, 1.5])),
+            held_high_mb=float(draw(st.integers(0, 2))),
+            floor_high_mb=float(draw(st.sampled_from([0, 0, 6]))),
+        )
+        for index, own in enumerate([slot_sum(data, sizes, costs, pairs=False), None])
+    ]
+    latencies = [slot_sum(data, sizes, costs, pairs=with_pairs and draw(st.booleans())), latency.scaled(2.0)]
     runs = tuple(np.array(data.draw(st.lists(flags, min_size=size, max_size=size)), dtype=bool) for size in sizes)
     return AdditiveProblem(
         costs=AdditiveCosts(
@@ -98,9 +154,10 @@ def problems(draw: Any) -> AdditiveProblem:
             latency_high_ms={"same": None, "double": latency.scaled(2.0)}.get(
                 high, slot_sum(data, sizes, costs, pairs=False)
             ),
-            activation_mb=tuple(
-                np.array(data.draw(st.lists(costs, min_size=size, max_size=size)), dtype=float) for size in sizes
-            ),
+            activation_mb=activations(),
+            requirements=tuple(requirements[: draw(st.integers(1, 3))]) if more in ("requirements", "all") else (),
+            memory_requirements=tuple(memory[: draw(st.integers(1, 2))]) if more in ("memory", "all") else (),
+            other_latencies_ms=tuple(latencies[: draw(st.integers(1, 2))]) if more in ("latencies", "all") else (),
             base_activation_mb=float(draw(costs)),
             activation_high_ratio=draw(st.sampled_from([1.0, 1.5])),
             held_high_mb=float(draw(st.integers(0, 2))),
@@ -124,40 +181,72 @@ budgets = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
-@given(problem=problems(), budget=budgets)
-def test_front_equals_enumeration(problem: AdditiveProblem, budget: Budget) -> None:
-    front = solve(problem, budget)
+@settings(deadline=None, max_examples=200)
+@given(problem=problems(), budget=budgets, num_objectives=st.sampled_from([3, 4]))
+def test_front_equals_enumeration(problem: AdditiveProblem, budget: Budget, num_objectives: int) -> None:
+    front = solve(problem, budget, parameters_objective=num_objectives == 4)
     assert front.certificate.exact
-    assert sorted(map(tuple, front.points().tolist())) == sorted(front_by_enumeration(problem, budget))
+    assert sorted(map(tuple, front.points().tolist())) == sorted(front_by_enumeration(problem, budget, num_objectives))
     for options, point in zip(front.options.tolist(), front.points().tolist(), strict=True):
-        assert figures(problem, tuple(options))[:3] == tuple(point)
+        assert figures(problem, tuple(options))[:num_objectives] == tuple(point)
 
 
-@settings(deadline=None, max_examples=150)
-@given(problem=problems(), budget=budgets, max_labels=st.integers(1, 12))
-def test_certificate_bounds_what_a_coarsened_front_lacks(
-    problem: AdditiveProblem, budget: Budget, max_labels: int
-) -> None:
-    front = solve(problem, budget, max_labels=max_labels)
+@settings(deadline=None, max_examples=60)
+@given(problem=problems(), budget=budgets)
+def test_front_at_upper_ends_equals_enumeration(problem: AdditiveProblem, budget: Budget) -> None:
+    front = solve(replace(problem, costs=replace(problem.costs, other_latencies_ms=()).at_upper_ends()), budget)
+    points = {
+        (*figures(problem, options)[4:6], figures(problem, options)[2])
+        for options in running(problem)
+        if all(excess <= 0 for excess in excesses(problem, options, budget).values())
+    }
+    expected = {
+        one for one in points if not any(o != one and all(a <= b for a, b in zip(o, one, strict=True)) for o in points)
+    }
+    assert sorted(map(tuple, front.points().tolist())) == sorted(expected)
+
+
+def lacks(front: ExactFront, problem: AdditiveProblem, budget: Budget) -> list[tuple[int, ...]]:
+    """Architectures that the certificate promises a match for, and that have none."""
     certificate = front.certificate
-    assert within(front.costs, budget).all()
-    members = front.points().tolist()
-    spare = (certificate.latency_high_loss_ms, certificate.memory_loss_mb, certificate.parameters_loss)
-    limits = (budget.latency_ms, budget.peak_memory_mb, budget.parameters)
+    spare = {
+        "latency_high": max(certificate.latency_high_loss_ms, certificate.latency_loss_ms),
+        "memory": certificate.memory_loss_mb,
+        "parameters": certificate.parameters_loss,
+        **dict(certificate.requirement_losses),
+    }
+    members = front.points()
+    losses = np.array(certificate.objective_losses[: members.shape[1]]) + 1e-9
+    missing = []
     for options in running(problem):
-        latency, memory, negated, *highs = figures(problem, options)
-        inside = all(
-            limit is None or value + margin <= limit + 1e-9
-            for value, margin, limit in zip(highs, spare, limits, strict=True)
-        )
-        if inside:
-            assert any(
-                member[0] <= latency + 1e-9
-                and member[1] <= memory + certificate.memory_loss_mb + 1e-9
-                and member[2] <= negated + certificate.quality_loss + 1e-9
-                for member in members
-            )
+        kept = excesses(problem, options, budget)
+        if all(excess + spare.get(name, 0.0) <= 1e-9 for name, excess in kept.items()):
+            point = np.array(figures(problem, options)[: members.shape[1]])
+            if not (members <= point + losses).all(axis=1).any():
+                missing.append(options)
+    return missing
+
+
+@settings(deadline=None, max_examples=80)
+@given(problem=problems(), budget=budgets, max_labels=st.integers(1, 12), parameters=st.booleans())
+def test_certificate_bounds_what_a_coarsened_front_lacks(
+    problem: AdditiveProblem, budget: Budget, max_labels: int, parameters: bool
+) -> None:
+    front = solve(problem, budget, max_labels=max_labels, parameters_objective=parameters)
+    assert within(front.costs, budget).all()
+    assert lacks(front, problem, budget) == []
+
+
+@settings(deadline=None, max_examples=80)
+@given(problem=problems(), budget=budgets, epsilon=st.sampled_from([0.05, 0.2, 0.5]), parameters=st.booleans())
+def test_a_stated_tolerance_is_kept(problem: AdditiveProblem, budget: Budget, epsilon: float, parameters: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # so that small problems are coarsened at all
+        patch.setattr(coarsening, "_FEWEST_LABELS", 1)
+        patch.setattr(solver, "_SKETCH_LABELS", 2)
+        front = solve(problem, budget, epsilon_ratio=epsilon, parameters_objective=parameters)
+    assert within(front.costs, budget).all()
+    assert front.loss_ratio() <= epsilon
+    assert lacks(front, problem, budget) == []
 
 
 def synthetic(num_slots: int, num_options: int, *, seed: int = 0, pairs: bool = False) -> AdditiveProblem:
@@ -303,6 +392,28 @@ def test_costs_give_their_own_front() -> None:
     assert not costs.front(problem.quality, budget, max_labels=5).certificate.exact
 
 
+def test_a_space_of_one_point_is_its_own_front() -> None:
+    costs = AdditiveCosts(latency_ms=SlotSum.of([[3.0]]), activation_mb=(np.array([4.0]),))
+    problem = AdditiveProblem(costs=costs, quality=SlotSum.of([[0.5]]))
+    assert solve(problem, Budget()).points().tolist() == [[3.0, 4.0, -0.5]]
+    assert solve(problem, Budget(), epsilon_ratio=0.01).certificate.exact
+    assert len(solve(problem, Budget(latency_ms=2.0))) == 0
+
+
+def test_contradictory_limits_give_an_empty_front() -> None:
+    size = SlotSum.of([[1.0, 2.0], [1.0, 2.0]])
+    limits = (
+        Requirement(name="few", table=size, limit=3.0),
+        Requirement(name="many", table=size.scaled(-1), limit=-4.0),
+    )
+    problem = synthetic(2, 2)
+    limited = replace(problem, costs=replace(problem.costs, requirements=limits))
+    assert len(solve(replace(problem, costs=replace(problem.costs, requirements=limits[:1])), Budget())) > 0
+    front = solve(limited, Budget())
+    assert (len(front), front.certificate.exact, front.loss_ratio()) == (0, True, 0.0)
+    assert len(solve(limited, Budget(), epsilon_ratio=0.1)) == 0
+
+
 def test_impossible_budget_gives_an_empty_front() -> None:
     front = solve(synthetic(4, 3), Budget(latency_ms=50.0))
     assert len(front) == 0
@@ -327,5 +438,16 @@ def test_tables_that_do_not_fit_together_are_refused() -> None:
     costs = AdditiveCosts(latency_ms=SlotSum.of([[0, 1]]), activation_mb=(np.zeros(2),))
     with pytest.raises(ValueError, match=r"quality has \(3,\) options by slot, costs have \(2,\)"):
         AdditiveProblem(costs=costs, quality=SlotSum.zeros([3]))
+    problem = AdditiveProblem(costs=costs, quality=SlotSum.zeros([2]))
     with pytest.raises(ValueError, match="max_labels must be at least 1, got 0"):
-        solve(AdditiveProblem(costs=costs, quality=SlotSum.zeros([2])), Budget(), max_labels=0)
+        solve(problem, Budget(), max_labels=0)
+    with pytest.raises(ValueError, match="epsilon_ratio must lie above 0 and below 1, got 0"):
+        solve(problem, Budget(), epsilon_ratio=0.0)
+    with pytest.raises(ValueError, match=r"budget.latency_ms must be finite, got nan"):
+        solve(problem, Budget(latency_ms=float("nan")))
+    with pytest.raises(ValueError, match="the limit of requirement 'package' must be finite, got nan"):
+        Requirement(name="package", table=SlotSum.zeros([2]), limit=float("nan"))
+    with pytest.raises(ValueError, match="memory of requirement 'phone' must be finite, got NaN"):
+        MemoryRequirement(name="phone", activation_mb=(np.array([1.0, np.nan]),), limit=1.0)
+    with pytest.raises(ValueError, match=r"requirement 'package' has \(3,\) options by slot, latency_ms has \(2,\)"):
+        replace(costs, requirements=(Requirement(name="package", table=SlotSum.zeros([3]), limit=1.0),))

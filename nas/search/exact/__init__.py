@@ -1,8 +1,10 @@
 """Exact Pareto fronts of additive problems, with a certificate; plain NumPy tables in, option indices out."""
 
 from nas.search.exact.joint import JointCosts
+from nas.search.exact.front import Certificate, ExactFront
 from nas.search.exact.problem import AdditiveCosts, AdditiveProblem, SearchCosts
-from nas.search.exact.solver import Certificate, ExactFront, solve
+from nas.search.exact.requirements import MemoryRequirement, Requirement
+from nas.search.exact.solver import solve
 from nas.search.exact.tables import CostArrays, SlotSum
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "CostArrays",
     "ExactFront",
     "JointCosts",
+    "MemoryRequirement",
+    "Requirement",
     "SearchCosts",
     "SlotSum",
     "solve",

@@ -5,17 +5,18 @@ Shapes: L slots, N architectures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from nas.search.exact import solver
+from nas.search.exact.requirements import MemoryRequirement, Requirement, largest
 from nas.search.exact.tables import BoolArray, CostArrays, FloatArray, IntArray, SlotSum, stack, within
 
 if TYPE_CHECKING:
     from nas.core.cost import Budget
-    from nas.search.exact.solver import ExactFront
+    from nas.search.exact.front import ExactFront
 
 __all__ = [
     "AdditiveCosts",
@@ -69,6 +70,10 @@ class AdditiveCosts:
         floor_high_mb: Upper end of ``floor_mb``.
         parameters: Numbers of parameters; none when left out.
         runs: L arrays; which options run on the device at all. All do when left out.
+        requirements: Further additive figures with limits of their own.
+        memory_requirements: Limits on the peak memory of further devices.
+        other_latencies_ms: Latencies on further devices; an architecture's latency is the largest of all. The budget's
+            limit is held against ``latency_high_ms``, limits for the others are ``requirements``.
     """
 
     latency_ms: SlotSum
@@ -82,6 +87,9 @@ class AdditiveCosts:
     weights_mb: SlotSum | None = None
     parameters: SlotSum | None = None
     runs: tuple[BoolArray, ...] | None = None
+    requirements: tuple[Requirement, ...] = ()
+    memory_requirements: tuple[MemoryRequirement, ...] = ()
+    other_latencies_ms: tuple[SlotSum, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = self.latency_ms.sizes
@@ -90,6 +98,12 @@ class AdditiveCosts:
         found["activation_mb"] = tuple(len(row) for row in self.activation_mb)
         if self.runs is not None:
             found["runs"] = tuple(len(row) for row in self.runs)
+        found |= {f"requirement {item.name!r}": item.table.sizes for item in self.requirements}
+        for item in self.memory_requirements:
+            found[f"requirement {item.name!r}"] = item.sizes
+            if item.weights_mb is not None:
+                found[f"weights_mb of requirement {item.name!r}"] = item.weights_mb.sizes
+        found |= {f"other_latencies_ms[{index}]": item.sizes for index, item in enumerate(self.other_latencies_ms)}
         for name, other in found.items():
             if other != sizes:
                 raise ValueError(f"{name} has {other} options by slot, latency_ms has {sizes}")
@@ -118,10 +132,15 @@ class AdditiveCosts:
         """Return the costs of architectures given as option indices (N, L)."""
         latency = self.latency_ms.total(options)
         high = latency if self.latency_high_ms is None else self.latency_high_ms.total(options)
+        for other in self.other_latencies_ms:
+            latency = np.maximum(latency, other.total(options))
         weights = np.zeros(len(options)) if self.weights_mb is None else self.weights_mb.total(options)
-        activation = np.full(len(options), self.base_activation_mb, dtype=float)
-        for slot, row in enumerate(self.activation_mb):
-            np.maximum(activation, row[options[:, slot]], out=activation)
+        activation = largest(self.activation_mb, options, self.base_activation_mb)
+        meets = np.ones(len(options), dtype=bool)
+        for requirement in self.requirements:
+            meets &= requirement.met(options)
+        for memory in self.memory_requirements:
+            meets &= memory.met(options)
         return CostArrays(
             latency_ms=latency,
             latency_high_ms=high,
@@ -129,6 +148,7 @@ class AdditiveCosts:
             memory_high_mb=np.maximum(weights + self.highest_mb(activation), self.floor_high_mb),
             parameters=np.zeros(len(options)) if self.parameters is None else self.parameters.total(options),
             runs=self._all_run(options),
+            meets=meets,
         )
 
     def allowed(self) -> list[IntArray]:
@@ -136,6 +156,19 @@ class AdditiveCosts:
         if self.runs is None:
             return [np.arange(size) for size in self.sizes]
         return [np.flatnonzero(row) for row in self.runs]
+
+    def at_upper_ends(self) -> AdditiveCosts:
+        """Return the same costs with predictions at their upper ends: its fronts are those of the worst case stated."""
+        return replace(
+            self,
+            latency_ms=self.latency_ms if self.latency_high_ms is None else self.latency_high_ms,
+            latency_high_ms=None,
+            activation_mb=tuple(self.highest_mb(row) for row in self.activation_mb),
+            base_activation_mb=float(self.highest_mb(np.array([self.base_activation_mb]))[0]),
+            activation_high_ratio=1.0,
+            held_high_mb=0.0,
+            floor_mb=self.floor_high_mb,
+        )
 
     def _all_run(self, options: IntArray) -> BoolArray:
         every = np.ones(len(options), dtype=bool)

@@ -109,7 +109,10 @@ class SlotSum:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CostArrays:
-    """Costs of N architectures, each (N,): predictions, the upper ends that limits are held against, what runs."""
+    """Costs of N architectures, each (N,): predictions, the upper ends that limits are held against, what runs.
+
+    ``meets`` says which meet all requirements beside the budget, such as those of further devices.
+    """
 
     latency_ms: FloatArray
     latency_high_ms: FloatArray
@@ -117,11 +120,12 @@ class CostArrays:
     memory_high_mb: FloatArray
     parameters: FloatArray
     runs: BoolArray
+    meets: BoolArray
 
 
 def within(costs: CostArrays, budget: Budget) -> BoolArray:
-    """Return which costs run and keep ``budget`` with their upper ends, (N,)."""
-    inside = costs.runs.copy()
+    """Return which costs run, meet all requirements and keep ``budget`` with their upper ends, (N,)."""
+    inside = costs.runs & costs.meets
     limits = (
         (costs.latency_high_ms, budget.latency_ms),
         (costs.memory_high_mb, budget.peak_memory_mb),

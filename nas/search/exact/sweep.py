@@ -1,0 +1,123 @@
+"""One sweep over the slots, extending partial architectures (labels) by all options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.search.exact import dominance
+from nas.search.exact.columns import Case, Rest, slack
+from nas.search.exact.tables import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from nas.search.exact.coarsening import Coarsening
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Labels:
+    """Partial architectures: figures (columns, N), the option taken last, and the label each was extended from."""
+
+    values: FloatArray
+    last: IntArray
+    parent: IntArray
+
+    def take(self, kept: IntArray) -> _Labels:
+        return _Labels(values=self.values[:, kept], last=self.last[kept], parent=self.parent[kept])
+
+
+class Sweep:
+    """The sweep of one case."""
+
+    def __init__(self, case: Case, coarsening: Coarsening) -> None:
+        self._allowed = case.allowed
+        self._columns = case.columns
+        self._rests = [Rest.of(column.table, case.allowed) for column in case.columns]
+        latencies = [index for index, column in enumerate(case.columns) if column.is_latency]
+        self._beyond = {
+            (one, other): self._rests[one].least_beyond(self._rests[other])
+            for one in latencies
+            for other in latencies
+            if one != other
+        }
+        self._grouped = any(column.table.has_pairs for column in case.columns)
+        self._coarsening = coarsening
+        self.most_labels = 0
+
+    def run(self) -> IntArray:
+        """Return the options (N, L) of the case's front; parts of it may be dominated in other cases."""
+        labels = _Labels(
+            values=np.array([[column.table.base] for column in self._columns]),
+            last=np.zeros(1, dtype=np.int64),
+            parent=np.zeros(1, dtype=np.int64),
+        )
+        num_slots = len(self._allowed)
+        history = []
+        for slot in range(num_slots):
+            self._coarsening.start_slot(num_slots - slot)
+            labels = self._extend(labels, slot)
+            self.most_labels = max(self.most_labels, len(labels.last))
+            history.append((labels.last, labels.parent))
+        self._coarsening.finish()
+        options = np.zeros((len(labels.last), num_slots), dtype=np.int64)
+        index = np.arange(len(labels.last))
+        for slot in reversed(range(num_slots)):
+            last, parent = history[slot]
+            options[:, slot] = self._allowed[slot][last[index]]
+            index = parent[index]
+        return options
+
+    def _extend(self, labels: _Labels, slot: int) -> _Labels:
+        """Return the labels after ``slot``: every label with every option, but for what cannot reach the front."""
+        extended = self._with_every_option(labels, slot)
+        num_options = len(self._allowed[slot])
+        edges = [0, len(extended.last)]
+        if self._grouped and slot < len(self._allowed) - 1:
+            edges = np.searchsorted(extended.last, np.arange(num_options + 1)).tolist()
+        compared = self._compared(extended, slot)
+        kept = [np.zeros(0, dtype=np.int64)]
+        for start, stop in pairwise(edges):
+            if stop > start:
+                columns = {name: row[start:stop] for name, row in compared.items()}
+                front = dominance.keep(list(columns.values()))
+                kept.append(start + self._coarsening.thinned(columns, front, len(edges) - 1))
+        return extended.take(np.concatenate(kept))
+
+    def _with_every_option(self, labels: _Labels, slot: int) -> _Labels:
+        """Return ``labels`` extended, option by option, without those that break a limit whatever follows."""
+        added = np.stack([rest.steps[slot].T[:, labels.last] for rest in self._rests])
+        values = labels.values[:, None, :] + added  # (columns, options, labels)
+        inside = np.ones(values.shape[1:], dtype=bool)
+        for column, rest, rows in zip(self._columns, self._rests, values, strict=True):
+            if column.limit is not None:
+                inside &= rows + rest.low[slot][:, None] <= column.limit + slack(column.limit)
+        option, parent = np.nonzero(inside)
+        return _Labels(values=values[:, option, parent], last=option, parent=parent)
+
+    def _compared(self, labels: _Labels, slot: int) -> dict[str, FloatArray]:
+        """Return the columns that dominance looks at; latency and quality first.
+
+        A figure that only has a limit counts from where it can still break it, and one of several latencies from where
+        it can still be the largest: below that, labels are equal in it.
+        """
+        result: dict[str, FloatArray] = {}
+        for index, (column, rest) in enumerate(zip(self._columns, self._rests, strict=True)):
+            if not column.compared:
+                continue
+            row = labels.values[index]
+            if column.is_latency:
+                for (one, other), least in self._beyond.items():
+                    if other == index:
+                        row = np.maximum(row, labels.values[one] + least[slot][labels.last])
+            elif not column.objective and column.limit is not None:
+                row = np.maximum(row, column.limit - rest.high[slot][labels.last])
+            varies = bool((row != row[:1]).any())
+            if column.name in ("latency", "quality") or (varies and not _among(row, result)):
+                result[column.name] = row
+        return result
+
+
+def _among(row: FloatArray, columns: dict[str, FloatArray]) -> bool:
+    return any(np.array_equal(row, other) for other in columns.values())
