@@ -1,7 +1,7 @@
 """Exact Pareto fronts of additive problems, with a certificate; plain NumPy tables in, option indices out."""
 
-from nas.search.exact.joint import JointCosts
 from nas.search.exact.front import Certificate, ExactFront
+from nas.search.exact.joint import JointCosts
 from nas.search.exact.problem import AdditiveCosts, AdditiveProblem, SearchCosts
 from nas.search.exact.requirements import MemoryRequirement, Requirement
 from nas.search.exact.solver import solve

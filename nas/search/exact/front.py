@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.search.exact.tables import CostArrays, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,17 @@ class Certificate:
     def objective_losses(self) -> tuple[float, float, float, float]:
         """Losses of latency, memory, quality and parameters."""
         return self.latency_loss_ms, self.memory_loss_mb, self.quality_loss, self.parameters_loss
+
+
+def merged(certificates: Sequence[Certificate]) -> Certificate:
+    """Return the certificate of a union of fronts: the largest losses and labels, all levels."""
+    columns = {field.name: [getattr(item, field.name) for item in certificates] for field in fields(Certificate)}
+    named: dict[str, float] = {}
+    for name, loss in (pair for item in certificates for pair in item.requirement_losses):
+        named[name] = max(named.get(name, 0.0), loss)
+    del columns["requirement_losses"]
+    largest = {name: sum(values) if name == "levels" else max(values) for name, values in columns.items()}
+    return Certificate(**largest, requirement_losses=tuple(sorted(named.items())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

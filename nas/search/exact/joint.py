@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.search.exact import dominance
+from nas.search.exact.front import ExactFront, merged
 from nas.search.exact.problem import AdditiveCosts
-from nas.search.exact.solver import Certificate, ExactFront
 from nas.search.exact.tables import CostArrays, SlotSum, within
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class JointCosts:
             options=options[best],
             costs=_map_arrays([costs], lambda arrays: arrays[0][best]),
             quality=scores[best],
-            certificate=_merged([front.certificate for front in fronts]),
+            certificate=merged([front.certificate for front in fronts]),
         )
 
 
@@ -141,9 +141,3 @@ def _map_arrays(costs: Sequence[CostArrays], function: Callable[[list[Any]], Any
         arrays = [getattr(item, field.name) for item in costs]
         mapped[field.name] = None if arrays[0] is None else function(arrays)
     return CostArrays(**mapped)
-
-
-def _merged(certificates: Sequence[Certificate]) -> Certificate:
-    """Return the certificate of the union of fronts: the largest losses and labels, all levels."""
-    columns = {field.name: [getattr(item, field.name) for item in certificates] for field in fields(Certificate)}
-    return Certificate(**{name: sum(values) if name == "levels" else max(values) for name, values in columns.items()})
