@@ -2,7 +2,8 @@
 
 from latency_models.calibration import CalibrationOptions, CalibrationReport, calibrate
 from latency_models.comparison import Comparison, compare
-from latency_models.cost_table import CostTable, Scores, compile_cost_table
+from latency_models.cost_table import CostTable, compile_cost_table
+from latency_models.demands import Demands
 from latency_models.designing import Candidate, PlannedMeasurement, next_measurements
 from latency_models.devices import DeviceSpec, WeightFormat
 from latency_models.devices import get as device
@@ -28,6 +29,7 @@ from latency_models.profiles import (
 from latency_models.rates import FittedRates, RateSample, fit_rates
 from latency_models.residency import MemoryTarget, PeakMemory, peak_memory
 from latency_models.storage import load_predictor, save_predictor
+from latency_models.table_arrays import Scores
 
 __all__ = [
     "Availability",
@@ -38,6 +40,7 @@ __all__ = [
     "Comparison",
     "CostPredictor",
     "CostTable",
+    "Demands",
     "DeviceBackend",
     "DeviceSpec",
     "FittedRates",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, log
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latency_models.block_errors import BlockCheck, check_blocks
+from latency_models.chances import ErrorLaw
 from latency_models.conformal import (
     error_parts,
     group_held_out_coverage,
@@ -16,6 +17,7 @@ from latency_models.conformal import (
     held_out_coverage,
     needed,
     ratio_interval,
+    session_errors,
     session_scores,
 )
 from latency_models.dataset import Dataset, build_dataset, fit_constants, known_features
@@ -27,6 +29,7 @@ from latency_models.held_out import (
     deal_folds,
     hold_out,
     latency_errors,
+    memory_errors,
     memory_scores,
     with_latency,
     with_memory,
@@ -284,17 +287,23 @@ def _with_intervals(
         outside *= check.prior_ratio
     else:
         outside = max(outside, model.ratios.outside[1])
-    memory = model.ratios.memory
+    memory, law = model.ratios.memory, None
     of_memory = memory_scores(networks, held_out)
     if len(of_memory) >= needed(options.coverage):
         low, high = ratio_interval(of_memory, options.coverage)
         memory = (min(low, 1.0 / _LEAST_MEMORY_RATIO), max(high, _LEAST_MEMORY_RATIO))
+        readings = tuple((error,) for error in memory_errors(networks, held_out))
+        law = ErrorLaw(errors=readings, least=log(_LEAST_MEMORY_RATIO))
     ratios = IntervalRatios(
         coverage=options.coverage,
         latency=(1.0 / latency, latency),
         outside=(1.0 / outside, outside),
         memory=memory,
         block=None if check.repeat_ratio is None else (1.0 / check.repeat_ratio, check.repeat_ratio),
+        latency_law=ErrorLaw(
+            errors=tuple(tuple(map(float, row)) for row in session_errors(latency_errors(networks, held_out)))
+        ),
+        memory_law=law,
         domain=fit_domain([CalibratedPredictor(model=model).price(network.workload) for network in networks]),
     )
     return replace(model, ratios=ratios)

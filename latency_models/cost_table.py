@@ -2,90 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from latency_models.chances import UpperRatios, upper_ratios
+from latency_models.demands import NO_DEMANDS, Demands
 from latency_models.domain import SummedDistances
-from latency_models.pricing import DENOISER_ALONE, BlockPrice, WorkloadPrice, assemble
-from nas.core.cost import Infeasibility
+from latency_models.pricing import DENOISER_ALONE, WorkloadPrice, assemble
+from latency_models.table_arrays import FloatArray, Scores, SlotCosts, SlotOption, slot_arrays, sum_ms
 from nas.core.errors import ArchitectureError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from latency_models.domain import Domain
     from latency_models.phases import Pipeline
-    from latency_models.pricing import CostPredictor
+    from latency_models.pricing import BlockPrice, CostPredictor
     from nas.core.architecture import Architecture
     from nas.core.cost import CostEstimate
     from nas.core.protocols import SearchSpace
     from nas.core.scenario import Scenario
 
-    FloatArray = NDArray[np.float64]
-    BoolArray = NDArray[np.bool_]
-
 _CHUNK = 65536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Costs of N candidates as arrays of shape (N,).
-
-    ``in_domain`` is False where the predictor had to extrapolate, ``infeasible`` is True where no allowed compute unit
-    runs a block.
-    """
-
-    latency_ms: FloatArray
-    latency_low_ms: FloatArray
-    latency_high_ms: FloatArray
-    peak_memory_mb: FloatArray
-    memory_low_mb: FloatArray
-    memory_high_mb: FloatArray
-    parameters: NDArray[np.int64]
-    in_domain: NDArray[np.bool_]
-    infeasible: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotOption:
-    """What one option of one slot adds to the bare backbone.
-
-    ``blocks`` are the blocks it brings; ``weights_mb`` and ``parameters`` what it adds; ``infeasible`` is why it does
-    not run.
-    """
-
-    blocks: tuple[BlockPrice, ...]
-    weights_mb: float
-    parameters: int
-    infeasible: tuple[Infeasibility, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotCosts:
-    """A table's costs of one generation as plain arrays: each list has one array a slot, one number an option.
-
-    Latencies, weights and parameters add to their base, which includes the other phases of a generation. Peak memory
-    is the weights and the largest activation, whose upper end is ``activation_high_ratio`` times as much, plus
-    ``held_high_mb``; ``floor_mb`` is the peak of a phase that is loaded alone, ``floor_high_mb`` its upper end.
-    ``runs`` says which options run on the device at all.
-    """
-
-    base_latency_ms: float
-    latency_ms: tuple[FloatArray, ...]
-    base_latency_high_ms: float
-    latency_high_ms: tuple[FloatArray, ...]
-    base_weights_mb: float
-    weights_mb: tuple[FloatArray, ...]
-    base_activation_mb: float
-    activation_mb: tuple[FloatArray, ...]
-    activation_high_ratio: float
-    held_high_mb: float
-    floor_mb: float
-    floor_high_mb: float
-    base_parameters: int
-    parameters: tuple[FloatArray, ...]
-    runs: tuple[BoolArray, ...]
 
 
 class CostTable:
@@ -105,15 +45,18 @@ class CostTable:
         slots: tuple[tuple[SlotOption, ...], ...],
         order: dict[str, tuple[int, int, int]],
         pipeline: Pipeline = DENOISER_ALONE,
+        demands: Demands = NO_DEMANDS,
     ) -> None:
         self.space = space
         self.scenario = scenario
         self.predictor = predictor
         self.pipeline = pipeline
+        self.demands = demands
         self._base = base
         self._slots = slots
         self._order = order
-        self._arrays = [_slot_arrays(options) for options in slots]
+        self._arrays = [slot_arrays(options) for options in slots]
+        self._upper = _limit_ratios(predictor, demands)
         domain = predictor.ratios.domain
         self._distances = None if domain is None else _distances(domain, base, slots)
         stuck = bool(base.infeasible or pipeline.infeasible)
@@ -129,11 +72,13 @@ class CostTable:
 
         With a failure of the whole network on record it is infeasible, which ``score`` cannot know.
         """
-        price = self._price(architecture)
+        price = self.price(architecture)
         faults = price.infeasible + self.predictor.network_faults(architecture.digest)
-        return assemble(replace(price, infeasible=faults), self.predictor, self.scenario, self.pipeline)
+        whole = replace(price, infeasible=faults)
+        return assemble(whole, self.predictor, self.scenario, self.pipeline, level=self.demands.level)
 
-    def _price(self, architecture: Architecture) -> WorkloadPrice:
+    def price(self, architecture: Architecture) -> WorkloadPrice:
+        """Return the price of one call, summed over the slots."""
         options = self.space.to_options(architecture)
         chosen = [self._slots[slot][option] for slot, option in enumerate(options)]
         blocks = [*self._base.blocks, *(block for option in chosen for block in option.blocks)]
@@ -144,6 +89,7 @@ class CostTable:
             weights_mb=self._base.weights_mb + sum(option.weights_mb for option in chosen),
             parameters=self._base.parameters + sum(option.parameters for option in chosen),
             infeasible=self._base.infeasible + tuple(fault for option in chosen for fault in option.infeasible),
+            package_mb=(self._base.package_mb or 0.0) + sum(option.package_mb for option in chosen),
         )
 
     def score(self, options: NDArray[np.integer]) -> Scores:
@@ -173,6 +119,9 @@ class CostTable:
             parameters=joined[6].astype(np.int64),
             in_domain=joined[7].astype(bool),
             infeasible=joined[8].astype(np.bool_),
+            latency_upper_ms=joined[9],
+            memory_upper_mb=joined[10],
+            package_mb=joined[11],
         )
 
     def slot_costs(self) -> SlotCosts:
@@ -182,26 +131,32 @@ class CostTable:
         ``score`` and ``estimate`` may exceed beyond it.
         """
         ratios, calls = self.predictor.ratios, self.scenario.denoiser_calls
-        inside = self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True)
-        outside = _sum_ms(self._base.blocks, in_domain=False)
-        near, far = ratios.latency[1], ratios.outside[1]
+        inside = self._base.overhead_ms + sum_ms(self._base.blocks, in_domain=True)
+        outside = sum_ms(self._base.blocks, in_domain=False)
+        near, far, memory, others_ms = ratios.latency[1], ratios.outside[1], ratios.memory[1], None
+        if self._upper is not None:
+            near, far, memory = self._upper.latency, self._upper.outside, self._upper.memory
+            others_ms = self._upper.others_ms(self.pipeline)
         terms = self.pipeline.memory()
         return SlotCosts(
             base_latency_ms=calls * (inside + outside) + self.pipeline.latency_ms.value,
             latency_ms=tuple(calls * (rows[0] + rows[1]) for rows in self._arrays),
-            base_latency_high_ms=calls * (inside * near + outside * far) + self.pipeline.latency_ms.high,
+            base_latency_high_ms=calls * (inside * near + outside * far)
+            + (self.pipeline.latency_ms.high if others_ms is None else others_ms),
             latency_high_ms=tuple(calls * (rows[0] * near + rows[1] * far) for rows in self._arrays),
             base_weights_mb=self._base.weights_mb + terms.weights_mb + terms.arenas_mb,
             weights_mb=tuple(rows[2] for rows in self._arrays),
             base_activation_mb=max([terms.activation_mb, *(block.activation_mb for block in self._base.blocks)]),
             activation_mb=tuple(rows[3] for rows in self._arrays),
-            activation_high_ratio=ratios.memory[1],
-            held_high_mb=terms.arenas_mb * (ratios.memory[1] - 1.0),
+            activation_high_ratio=memory,
+            held_high_mb=terms.arenas_mb * (memory - 1.0),
             floor_mb=terms.floor_mb(),
-            floor_high_mb=terms.floor_mb(ratios.memory[1]),
+            floor_high_mb=terms.floor_mb(memory),
             base_parameters=self._base.parameters,
             parameters=tuple(rows[4] for rows in self._arrays),
             runs=self._runs,
+            base_package_mb=self._base.package_mb or 0.0,
+            package_mb=tuple(rows[5] for rows in self._arrays),
         )
 
     def _check(self, options: NDArray[np.integer]) -> None:
@@ -215,48 +170,66 @@ class CostTable:
 
     def _score_chunk(self, options: NDArray[np.integer]) -> tuple[FloatArray, ...]:
         ratios, calls = self.predictor.ratios, self.scenario.denoiser_calls
-        inside = np.full(len(options), self._base.overhead_ms + _sum_ms(self._base.blocks, in_domain=True))
-        outside = np.full(len(options), _sum_ms(self._base.blocks, in_domain=False))
+        inside = np.full(len(options), self._base.overhead_ms + sum_ms(self._base.blocks, in_domain=True))
+        outside = np.full(len(options), sum_ms(self._base.blocks, in_domain=False))
         weights = np.full(len(options), self._base.weights_mb)
         activation = np.full(len(options), max((b.activation_mb for b in self._base.blocks), default=0.0))
         parameters = np.full(len(options), float(self._base.parameters))
+        package = np.full(len(options), self._base.package_mb or 0.0)
         stuck = np.full(len(options), float(bool(self._base.infeasible or self.pipeline.infeasible)))
         for column, table, runs in zip(options.T, self._arrays, self._runs, strict=True):
-            row = table[:, column]  # (5, N)
+            row = table[:, column]  # (6, N)
             inside += row[0]
             outside += row[1]
             weights += row[2]
             np.maximum(activation, row[3], out=activation)
             parameters += row[4]  # exact in double precision below 2**53
+            package += row[5]
             stuck += ~runs[column]
         other, terms = self.pipeline.latency_ms, self.pipeline.memory()
         within = (outside == 0.0) & self.pipeline.in_domain
         low, high = np.array(ratios.latency)
+        distance = np.zeros(len(options))
         if self._distances is not None and ratios.domain is not None:
             distance = self._distances.of(options)
             beyond = distance > ratios.domain.limit
             within &= ~beyond
             low, high = np.full(len(options), low), np.full(len(options), high)
             low[beyond], high[beyond] = ratios.latency_at(distance[beyond])
+        high_ms = calls * (inside * high + outside * ratios.outside[1]) + other.high
+        high_mb = terms.peak_mb(weights, activation, ratios.memory[1])
+        upper, upper_ms, upper_mb = self._upper, high_ms, high_mb
+        if upper is not None:
+            near = ratios.upper_at(upper, distance)
+            upper_ms = calls * (inside * near + outside * upper.outside) + upper.others_ms(self.pipeline)
+            upper_mb = terms.peak_mb(weights, activation, upper.memory)
         return (
             calls * (inside + outside) + other.value,
             calls * (inside * low + outside * ratios.outside[0]) + other.low,
-            calls * (inside * high + outside * ratios.outside[1]) + other.high,
+            high_ms,
             terms.peak_mb(weights, activation),
             terms.peak_mb(weights, activation, ratios.memory[0]),
-            terms.peak_mb(weights, activation, ratios.memory[1]),
+            high_mb,
             parameters,
             within.astype(float),
             stuck,
+            upper_ms,
+            upper_mb,
+            package,
         )
 
 
 def compile_cost_table(
-    space: SearchSpace, scenario: Scenario, predictor: CostPredictor, pipeline: Pipeline = DENOISER_ALONE
+    space: SearchSpace,
+    scenario: Scenario,
+    predictor: CostPredictor,
+    pipeline: Pipeline = DENOISER_ALONE,
+    demands: Demands = NO_DEMANDS,
 ) -> CostTable:
     """Price every option of every slot once and put the results into arrays.
 
     ``pipeline`` is what a generation runs besides the denoiser; its costs are the same for every architecture.
+    ``demands`` say how weights are stored, which units must run every block, and with what probability limits hold.
 
     Raises:
         ConfigError: The predictor does not hold for the scenario.
@@ -265,14 +238,14 @@ def compile_cost_table(
     predictor.check_scenario(scenario)
     counts = [len(space.options(slot)) for slot in space.slots()]
     bare = [0] * len(counts)
-    base = predictor.price(space.workload(space.from_options(bare), scenario))
+    base = demands.add(predictor, space.workload(space.from_options(bare), scenario))
     order = {block.block: (index, 0, 0) for index, block in enumerate(base.blocks)}
     slots = []
     for slot, count in enumerate(counts):
         options = [SlotOption(blocks=(), weights_mb=0.0, parameters=0)]
         for option in range(1, count):
             chosen = [*bare[:slot], option, *bare[slot + 1 :]]
-            price = predictor.price(space.workload(space.from_options(chosen), scenario))
+            price = demands.add(predictor, space.workload(space.from_options(chosen), scenario))
             added = _added_blocks(price, base)
             order.update({block.block: (after, 1 + slot, index) for index, (after, block) in enumerate(added)})
             options.append(
@@ -281,10 +254,13 @@ def compile_cost_table(
                     weights_mb=price.weights_mb - base.weights_mb,
                     parameters=price.parameters - base.parameters,
                     infeasible=tuple(fault for fault in price.infeasible if fault not in base.infeasible),
+                    package_mb=(price.package_mb or 0.0) - (base.package_mb or 0.0),
                 )
             )
         slots.append(tuple(options))
-    table = CostTable(space, scenario, predictor, base=base, slots=tuple(slots), order=order, pipeline=pipeline)
+    table = CostTable(
+        space, scenario, predictor, base=base, slots=tuple(slots), order=order, pipeline=pipeline, demands=demands
+    )
     _check_additive(table, counts)
     return table
 
@@ -314,13 +290,15 @@ def _check_additive(table: CostTable, counts: list[int]) -> None:
     for _ in range(4):
         architecture = table.space.from_options([int(generator.integers(count)) for count in counts])
         workload = table.space.workload(architecture, table.scenario)
-        direct = assemble(table.predictor.price(workload), table.predictor, table.scenario, table.pipeline)
-        summed = assemble(table._price(architecture), table.predictor, table.scenario, table.pipeline)
+        direct, summed = (
+            assemble(price, table.predictor, table.scenario, table.pipeline)
+            for price in (table.demands.add(table.predictor, workload), table.price(architecture))
+        )
         if {fault.block for fault in summed.infeasible} != {fault.block for fault in direct.infeasible}:
             raise ArchitectureError(
                 f"space {table.space.identifier!r}: what runs of {architecture.digest} does not follow from its slots"
             )
-        for name in ("latency_ms", "peak_memory_mb", "parameters"):
+        for name in ("latency_ms", "peak_memory_mb", "parameters", "package_mb"):
             ours, theirs = getattr(summed, name), getattr(direct, name)
             if abs(ours - theirs) > 1e-6 * max(1.0, abs(theirs)):
                 raise ArchitectureError(
@@ -329,18 +307,7 @@ def _check_additive(table: CostTable, counts: list[int]) -> None:
                 )
 
 
-def _slot_arrays(options: tuple[SlotOption, ...]) -> FloatArray:
-    """Rows: latency in domain, latency outside, weights, activation, parameters; columns: options."""
-    return np.array(
-        [
-            [_sum_ms(option.blocks, in_domain=True) for option in options],
-            [_sum_ms(option.blocks, in_domain=False) for option in options],
-            [option.weights_mb for option in options],
-            [max((block.activation_mb for block in option.blocks), default=0.0) for option in options],
-            [float(option.parameters) for option in options],
-        ]
-    )
-
-
-def _sum_ms(blocks: tuple[BlockPrice, ...], *, in_domain: bool) -> float:
-    return sum((block.latency_ms for block in blocks if block.in_domain is in_domain), start=0.0)
+def _limit_ratios(predictor: CostPredictor, demands: Demands) -> UpperRatios | None:
+    if demands.level is None:
+        return None
+    return upper_ratios(predictor.ratios, demands.level).at_least_predicted()

@@ -120,6 +120,15 @@ def latency_errors(networks: Sequence[MeasuredNetwork], held_out: Sequence[HeldO
     ]
 
 
+def memory_errors(networks: Sequence[MeasuredNetwork], held_out: Sequence[HeldOut]) -> list[float]:
+    """Return the logarithm of measured over held-out predicted activation memory of the networks with a reading."""
+    return [
+        log(network.activation_mb / item.activation_mb)
+        for network, item in zip(networks, held_out, strict=True)
+        if network.activation_mb is not None
+    ]
+
+
 def memory_scores(networks: Sequence[MeasuredNetwork], held_out: Sequence[HeldOut]) -> list[float]:
     """Return the scores of the networks that have a memory reading."""
     return [

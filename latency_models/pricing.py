@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from latency_models.chances import ErrorLaw, UpperRatios, upper_ratios
 from latency_models.domain import Domain
 from latency_models.phases import Pipeline
 from latency_models.profiles import call_label, generation_label
-from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Infeasibility, Interval, Origin, PhaseCost
+from nas.core.cost import BlockCost, ComputeUnit, CostEstimate, Infeasibility, Interval, Origin, PhaseCost, UpperEnds
 from nas.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class WorkloadPrice:
     weights_mb: float
     parameters: int
     infeasible: tuple[Infeasibility, ...] = ()
+    package_mb: float | None = None
 
     @property
     def latency_ms(self) -> float:
@@ -64,6 +66,9 @@ class IntervalRatios:
     Memory: weights are exact, activations use ``memory``. A single block is held by ``block`` when it was measured,
     else by ``outside``; without ``block`` single blocks have no interval. Of a network beyond ``domain`` the ends of
     ``latency`` move out with its distance, at most to those of ``outside``.
+
+    ``latency_law`` and ``memory_law`` are the held-out errors the ends were made from, for one-sided ends at other
+    probabilities; without them (a prior, or a file of a version before them) a log-normal error is assumed.
     """
 
     coverage: float
@@ -72,6 +77,8 @@ class IntervalRatios:
     memory: tuple[float, float]
     block: tuple[float, float] | None = None
     domain: Domain | None = None
+    latency_law: ErrorLaw | None = None
+    memory_law: ErrorLaw | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency", "outside", "memory", "block"):
@@ -84,6 +91,13 @@ class IntervalRatios:
         stretch = np.ones(np.shape(distance)) if self.domain is None else self.domain.stretch(distance)
         low = np.maximum(self.latency[0] ** stretch, min(self.latency[0], self.outside[0]))
         return low, np.minimum(self.latency[1] ** stretch, max(self.latency[1], self.outside[1]))
+
+    def upper_at(self, upper: UpperRatios, distance: FloatArray | float) -> FloatArray:
+        """Return what ``latency_at`` does for a one-sided end."""
+        if self.domain is None or upper.latency <= 1.0:
+            return np.full(np.shape(distance), upper.latency)
+        moved: FloatArray = np.minimum(upper.latency ** self.domain.stretch(distance), upper.outside)
+        return np.maximum(moved, upper.latency)
 
 
 class CostPredictor(Protocol):
@@ -123,19 +137,31 @@ class CostPredictor(Protocol):
 
 
 def predict(
-    predictor: CostPredictor, workload: Workload, scenario: Scenario, pipeline: Pipeline = DENOISER_ALONE
+    predictor: CostPredictor,
+    workload: Workload,
+    scenario: Scenario,
+    pipeline: Pipeline = DENOISER_ALONE,
+    *,
+    level: float | None = None,
 ) -> CostEstimate:
     """Return the cost of one generation: one call times the denoiser calls, the other phases, and peak memory.
+
+    With a ``level`` it has the one-sided ends that hold with this probability each.
 
     Raises:
         ConfigError: The predictor was calibrated for another scenario.
     """
     predictor.check_scenario(scenario)
-    return assemble(predictor.price(workload), predictor, scenario, pipeline)
+    return assemble(predictor.price(workload), predictor, scenario, pipeline, level=level)
 
 
 def assemble(
-    price: WorkloadPrice, predictor: CostPredictor, scenario: Scenario, pipeline: Pipeline = DENOISER_ALONE
+    price: WorkloadPrice,
+    predictor: CostPredictor,
+    scenario: Scenario,
+    pipeline: Pipeline = DENOISER_ALONE,
+    *,
+    level: float | None = None,
 ) -> CostEstimate:
     """Turn a price into a cost with intervals, the split by phase and a breakdown that sums to the latency."""
     ratios, calls = predictor.ratios, scenario.denoiser_calls
@@ -173,13 +199,37 @@ def assemble(
         domain_note=reason,
         phases=pipeline.split(denoiser, coverage=ratios.coverage),
         infeasible=price.infeasible + pipeline.infeasible,
+        package_mb=price.package_mb,
+        upper=None
+        if level is None
+        else upper_ends(price, ratios, calls, pipeline, upper_ratios(ratios, level).at_least_predicted()),
     )
+
+
+def upper_ends(
+    price: WorkloadPrice, ratios: IntervalRatios, calls: int, pipeline: Pipeline, upper: UpperRatios
+) -> UpperEnds:
+    """Return the one-sided ends of a generation."""
+    inside_ms, outside_ms = _parts_ms(price, calls)
+    near = float(ratios.upper_at(upper, 0.0 if ratios.domain is None else ratios.domain.distance(price)))
+    activation_mb = max((block.activation_mb for block in price.blocks), default=0.0)
+    peak_mb = pipeline.memory().peak_mb(np.array([price.weights_mb]), np.array([activation_mb]), upper.memory)
+    return UpperEnds(
+        level=upper.level,
+        latency_ms=inside_ms * near + outside_ms * upper.outside + upper.others_ms(pipeline),
+        memory_mb=float(peak_mb[0]),
+    )
+
+
+def _parts_ms(price: WorkloadPrice, calls: int) -> tuple[float, float]:
+    """Return the time of all calls inside the domain and outside it."""
+    inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
+    return inside, calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
 
 
 def _denoiser_ms(price: WorkloadPrice, ratios: IntervalRatios, calls: int) -> tuple[float, float, float]:
     """Return low end, prediction and high end of all denoiser calls."""
-    inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
-    outside = calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
+    inside, outside = _parts_ms(price, calls)
     ends = ratios.latency_at(0.0 if ratios.domain is None else ratios.domain.distance(price))
     low, high = (inside * float(ends[end]) + outside * ratios.outside[end] for end in (0, 1))
     return low, inside + outside, high

@@ -5,7 +5,7 @@ is an interval of the ratio.
 """
 
 from latency_models.conformal.jackknife import cv_plus, jackknife_plus
-from latency_models.conformal.repeats import ErrorParts, error_parts, pass_shifts, session_scores
+from latency_models.conformal.repeats import ErrorParts, error_parts, pass_shifts, session_errors, session_scores
 from latency_models.conformal.shift import likelihood_ratio_weights
 from latency_models.conformal.split import (
     conformal_quantile,
@@ -32,6 +32,7 @@ __all__ = [
     "needed",
     "pass_shifts",
     "ratio_interval",
+    "session_errors",
     "session_scores",
     "weighted_quantile",
 ]

@@ -52,8 +52,13 @@ def session_scores(errors: Sequence[ArrayLike]) -> list[FloatArray]:
     Args:
         errors: Signed errors (logarithms of measured over predicted) of each held-out item, one for each pass.
     """
+    return [np.abs(row) for row in session_errors(errors)]
+
+
+def session_errors(errors: Sequence[ArrayLike]) -> list[FloatArray]:
+    """Return the groups of ``session_scores`` with their signs, for one-sided bounds."""
     medians = np.nanmedian(_table(errors), axis=1)
-    return list(np.abs(medians[:, None] + pass_shifts(errors)))
+    return list(medians[:, None] + pass_shifts(errors))
 
 
 def error_parts(errors: Sequence[ArrayLike]) -> ErrorParts | None:

@@ -180,6 +180,7 @@ class CalibratedPredictor:
             ratios,
             latency=(ratios.latency[0] / wide, ratios.latency[1] * wide),
             outside=(ratios.outside[0] / wide, ratios.outside[1] * wide),
+            latency_law=None if ratios.latency_law is None else replace(ratios.latency_law, extra_sd=sd),
         )
 
     @property

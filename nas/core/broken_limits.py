@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nas.core.cost import Infeasibility
+    from nas.core.cost import Infeasibility, Violation
     from nas.core.evaluation import Evaluation
 
 _SIZE = re.compile(r"^(?P<rule>.*) (?P<value>[\d.,]*\d), at most (?P<limit>.*)$")
@@ -33,11 +33,21 @@ def broken_limits(evaluations: Iterable[Evaluation]) -> list[tuple[str, int]]:
     counts: Counter[str] = Counter()
     rules: defaultdict[tuple[str, str, str, str], _Rule] = defaultdict(_Rule)
     for evaluation in evaluations:
-        counts.update(item.limit for item in evaluation.violations if item.limit != "placement")
-        if any(item.limit == "placement" for item in evaluation.violations):
-            _count(evaluation.cost.infeasible, rules)
+        counts.update(_name(item) for item in evaluation.violations if item.limit != "placement")
+        for item in evaluation.violations:
+            if item.limit == "placement":
+                _count(_faults(evaluation, item.device), rules)
     found = [*counts.items(), *((_text(key, rule), rule.candidates) for key, rule in rules.items())]
     return sorted(found, key=lambda item: (-item[1], item[0]))
+
+
+def _name(violation: Violation) -> str:
+    return f"{violation.limit} on {violation.device}" if violation.device else violation.limit
+
+
+def _faults(evaluation: Evaluation, device: str) -> tuple[Infeasibility, ...]:
+    costs = {item.device: item.infeasible for item in evaluation.cost.devices}
+    return costs.get(device, ()) if device else evaluation.cost.infeasible
 
 
 def _count(infeasible: Iterable[Infeasibility], rules: defaultdict[tuple[str, str, str, str], _Rule]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Origin = Literal["measured", "predicted", "simulated", "published"]
 ComputeUnit = Literal["cpu", "gpu", "neural_engine", "cuda", "unknown"]
@@ -75,6 +78,33 @@ class PhaseCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpperEnds:
+    """One-sided upper ends: the device keeps each of them with probability ``level``."""
+
+    level: float
+    latency_ms: float
+    memory_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCost:
+    """Cost of a network on a further device, with its own predictor, intervals and origin; see ``CostEstimate``."""
+
+    device: str
+    latency_ms: float
+    latency_interval_ms: Interval
+    peak_memory_mb: float
+    memory_interval_mb: Interval
+    predictor: str
+    origin: Origin
+    package_mb: float | None = None
+    upper: UpperEnds | None = None
+    in_domain: bool = True
+    domain_note: str = ""
+    infeasible: tuple[Infeasibility, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
     """Latency of one generation and peak memory, with intervals and origin.
 
@@ -83,6 +113,10 @@ class CostEstimate:
     ``phases`` sums to it too; files of versions before phases have none, their cost is of the denoiser alone.
     ``in_domain`` is False when the predictor had to extrapolate, and ``domain_note`` says why. With anything in
     ``infeasible`` the network does not run on the device in this scenario, whatever its latency would be.
+
+    ``package_mb`` is the size of the exported package, None in files of versions before it. ``upper`` holds the ends
+    that limits with a probability are held against. ``devices`` are further devices that the network is to run on, and
+    ``combined_ms`` the latency over all of them that a search minimises, None with a single one.
     """
 
     latency_ms: float
@@ -99,6 +133,10 @@ class CostEstimate:
     domain_note: str = ""
     infeasible: tuple[Infeasibility, ...] = ()
     phases: tuple[PhaseCost, ...] = ()
+    package_mb: float | None = None
+    upper: UpperEnds | None = None
+    devices: tuple[DeviceCost, ...] = ()
+    combined_ms: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "peak_memory_mb"):
@@ -106,8 +144,13 @@ class CostEstimate:
             if not isfinite(value) or value < 0:
                 raise ValueError(f"cost.{name} must be finite and not negative, got {value}")
 
+    @property
+    def objective_ms(self) -> float:
+        """Latency that a search minimises: over all devices where there are several."""
+        return self.latency_ms if self.combined_ms is None else self.combined_ms
 
-Limit = Literal["latency_ms", "peak_memory_mb", "parameters", "placement"]
+
+Limit = Literal["latency_ms", "peak_memory_mb", "parameters", "package_mb", "placement"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +158,14 @@ class Violation:
     """A limit that a cost breaks, and by how much.
 
     Limit ``placement`` counts the blocks that no allowed compute unit can run; none are allowed, and ``reason`` tells
-    about the first.
+    about the first. ``device`` names a further device whose limit it is; empty for the run's own.
     """
 
     limit: Limit
     allowed: float
     value: float
     reason: str = ""
+    device: str = ""
 
     @property
     def excess_ratio(self) -> float:
@@ -130,33 +174,79 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBudget:
+    """Limits on one device; see ``Budget``."""
+
+    device: str
+    latency_ms: float | None = None
+    peak_memory_mb: float | None = None
+    package_mb: float | None = None
+    probability: float | None = None
+    runs_on: tuple[ComputeUnit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Limits on cost; a candidate is feasible when the upper ends of its intervals keep them."""
+    """Limits on cost; a candidate is feasible when the upper ends of its intervals keep them.
+
+    Attributes:
+        package_mb: Size of the exported package.
+        probability: With it the upper ends are one-sided: latency and memory keep their limits together with at least
+            this probability. Without it they are those of the two-sided intervals of ``coverage``.
+        runs_on: Compute units that every block has to run on; a cost's ``infeasible`` says which do not.
+        devices: Limits on further devices.
+    """
 
     latency_ms: float | None = None
     peak_memory_mb: float | None = None
     parameters: int | None = None
     coverage: float = 0.9
+    package_mb: float | None = None
+    probability: float | None = None
+    runs_on: tuple[ComputeUnit, ...] = ()
+    devices: tuple[DeviceBudget, ...] = ()
 
     def violations(self, cost: CostEstimate) -> tuple[Violation, ...]:
-        """Return every limit whose interval's upper end is above it, placement first; parameters are exact."""
-        pairs: tuple[tuple[Limit, float | None, float], ...] = (
-            ("latency_ms", self.latency_ms, cost.latency_interval_ms.high),
-            ("peak_memory_mb", self.peak_memory_mb, cost.memory_interval_mb.high),
-            ("parameters", self.parameters, float(cost.parameters)),
-        )
-        broken = tuple(
-            Violation(limit=limit, allowed=float(allowed), value=value)
-            for limit, allowed, value in pairs
-            if allowed is not None and value > allowed
-        )
-        return (*_placement_violation(cost), *broken)
+        """Return every limit that an upper end is above, placement first; parameters are exact. Devices in order.
+
+        Raises:
+            ValueError: The cost has no one-sided ends, or not all devices, that the budget asks for.
+        """
+        own = [*_placement_violation(cost), *_broken(self, cost)]
+        if self.parameters is not None and cost.parameters > self.parameters:
+            own.append(Violation(limit="parameters", allowed=float(self.parameters), value=float(cost.parameters)))
+        costs = {item.device: item for item in cost.devices}
+        for budget in self.devices:
+            if budget.device not in costs:
+                raise ValueError(f"the cost says nothing of device {budget.device!r}, which the budget limits")
+            other = costs[budget.device]
+            own += [*_placement_violation(other, budget.device), *_broken(budget, other, budget.device)]
+        return tuple(own)
 
 
-def _placement_violation(cost: CostEstimate) -> tuple[Violation, ...]:
+def _broken(budget: Budget | DeviceBudget, cost: CostEstimate | DeviceCost, device: str = "") -> Iterator[Violation]:
+    """Yield the limits on latency, memory and package that a cost breaks."""
+    latency_ms, memory_mb = cost.latency_interval_ms.high, cost.memory_interval_mb.high
+    if budget.probability is not None:
+        if cost.upper is None:
+            raise ValueError(f"the cost has no one-sided ends, which a probability of {budget.probability} needs")
+        latency_ms, memory_mb = cost.upper.latency_ms, cost.upper.memory_mb
+    pairs: tuple[tuple[Limit, float | None, float | None], ...] = (
+        ("latency_ms", budget.latency_ms, latency_ms),
+        ("peak_memory_mb", budget.peak_memory_mb, memory_mb),
+        ("package_mb", budget.package_mb, cost.package_mb),
+    )
+    for limit, allowed, value in pairs:
+        if allowed is not None and value is None:
+            raise ValueError(f"the cost has no {limit}, which the budget limits")
+        if allowed is not None and value is not None and value > allowed:
+            yield Violation(limit=limit, allowed=float(allowed), value=value, device=device)
+
+
+def _placement_violation(cost: CostEstimate | DeviceCost, device: str = "") -> tuple[Violation, ...]:
     if not cost.infeasible:
         return ()
     first = cost.infeasible[0]
     reason = f"{first.block} on {first.compute_unit}: {first.reason} ({first.source})"
     blocks = len({item.block for item in cost.infeasible})
-    return (Violation(limit="placement", allowed=0.0, value=float(blocks), reason=reason),)
+    return (Violation(limit="placement", allowed=0.0, value=float(blocks), reason=reason, device=device),)

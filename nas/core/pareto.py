@@ -29,7 +29,7 @@ def objectives(evaluation: Evaluation) -> Point:
     """
     if evaluation.quality is None:
         raise ValueError(f"evaluation {evaluation.number} ({evaluation.state}) has no quality and so no objectives")
-    return evaluation.cost.latency_ms, evaluation.cost.peak_memory_mb, -evaluation.quality.score
+    return evaluation.cost.objective_ms, evaluation.cost.peak_memory_mb, -evaluation.quality.score
 
 
 def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -196,12 +196,12 @@ class ParetoFront:
     def fastest(self) -> Evaluation:
         """Return the member of lowest latency; of equals, the one with the better quality."""
         self._require_members()
-        return min(self.members, key=lambda member: (member.cost.latency_ms, objectives(member)[2]))
+        return min(self.members, key=lambda member: (objectives(member)[0], objectives(member)[2]))
 
     def best(self) -> Evaluation:
         """Return the member of highest quality; of equals, the fastest."""
         self._require_members()
-        return min(self.members, key=lambda member: (objectives(member)[2], member.cost.latency_ms))
+        return min(self.members, key=lambda member: (objectives(member)[2], objectives(member)[0]))
 
     def select(self, rule: str) -> Evaluation:
         """Return the member that ``rule`` names: ``knee``, ``fastest``, ``best``, or a digest (its start is enough).

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas.core.cost import Budget, CostEstimate, Infeasibility, Interval
+from nas.core.cost import Budget, CostEstimate, DeviceBudget, DeviceCost, Infeasibility, Interval, UpperEnds
 from nas.core.schema import from_data, to_data
 
 
@@ -74,3 +74,53 @@ def test_costs_written_before_phases_are_still_read() -> None:
     data = to_data(make_cost())
     del data["phases"]
     assert from_data(CostEstimate, data).phases == ()
+
+
+def test_a_probability_is_held_against_one_sided_ends() -> None:
+    cost = replace(make_cost(latency_high_ms=200.0), upper=UpperEnds(level=0.95, latency_ms=90.0, memory_mb=9.0))
+    assert Budget(latency_ms=100.0).violations(cost)[0].value == 200.0
+    assert Budget(latency_ms=100.0, probability=0.95).violations(cost) == ()
+    broken = Budget(latency_ms=80.0, peak_memory_mb=8.0, probability=0.95).violations(cost)
+    assert [(item.limit, item.value) for item in broken] == [("latency_ms", 90.0), ("peak_memory_mb", 9.0)]
+
+
+def test_limits_that_a_cost_knows_nothing_of_are_no_silent_pass() -> None:
+    with pytest.raises(ValueError, match="no one-sided ends"):
+        Budget(latency_ms=1.0, probability=0.9).violations(make_cost())
+    with pytest.raises(ValueError, match="no package_mb"):
+        Budget(package_mb=1.0).violations(make_cost())
+    with pytest.raises(ValueError, match="nothing of device 'other'"):
+        Budget(devices=(DeviceBudget(device="other", latency_ms=1.0),)).violations(make_cost())
+
+
+def test_limits_of_further_devices_name_the_device() -> None:
+    other = DeviceCost(
+        device="other",
+        latency_ms=50.0,
+        latency_interval_ms=Interval(low=40.0, high=60.0, coverage=0.8),
+        peak_memory_mb=5.0,
+        memory_interval_mb=Interval(low=1.0, high=30.0, coverage=0.8),
+        predictor="test",
+        origin="measured",
+        package_mb=3.0,
+    )
+    cost = replace(make_cost(), devices=(other,), combined_ms=50.0, package_mb=4.0)
+    limits = DeviceBudget(device="other", latency_ms=55.0, peak_memory_mb=40.0, package_mb=2.0)
+    broken = Budget(latency_ms=1000.0, package_mb=4.0, devices=(limits,)).violations(cost)
+    assert [(item.device, item.limit, item.value) for item in broken] == [
+        ("other", "latency_ms", 60.0),
+        ("other", "package_mb", 3.0),
+    ]
+    assert cost.objective_ms == 50.0
+    assert make_cost().objective_ms == make_cost().latency_ms
+    assert from_data(CostEstimate, to_data(cost)) == cost
+
+
+def test_costs_and_budgets_written_before_these_limits_are_still_read() -> None:
+    cost, budget = to_data(make_cost()), to_data(Budget(latency_ms=3.0))
+    for name in ("package_mb", "upper", "devices", "combined_ms"):
+        del cost[name]
+    for name in ("package_mb", "probability", "runs_on", "devices"):
+        del budget[name]
+    assert from_data(CostEstimate, cost) == make_cost()
+    assert from_data(Budget, budget) == Budget(latency_ms=3.0)
