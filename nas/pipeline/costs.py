@@ -6,9 +6,11 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 import latency_models
-from latency_models import WeightFormat, scan_profile
+from latency_models import Demands, WeightFormat, scan_profile
+from latency_models.chances import split_level
+from latency_models.eligibility import Eligibility
 from latency_models.failures import failures_on_record
-from latency_models.predictors.roofline import RooflinePredictor
+from latency_models.predictors.roofline import RooflinePredictor, placed_units
 from latency_models.profiles import shape_label
 from latency_models.residency import keeps_arenas
 from nas.core.profile import ProfileSet
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from latency_models import CostPredictor, CostTable, DeviceSpec, Infeasible
-    from latency_models.devices import WeightForm
-    from nas.config.run import DeviceSection, RunConfig
+    from latency_models.devices import UnitSpec, WeightForm
+    from nas.config.budget import DeviceLimits
+    from nas.config.run import DeviceSection, RunConfig, ScenarioSection
+    from nas.core.cost import ComputeUnit, CostEstimate
     from nas.pipeline.context import Context
     from nas.search.exact import AdditiveCosts
     from search_spaces.temporal import TemporalSpace
@@ -98,7 +102,35 @@ def load_cost_table(context: Context) -> CostTable:
     predictor = load_predictor(context)
     unit = prior_device(context).unit_for(context.scenario.compute_units).compute_unit
     pipeline = build_pipeline(context, predictor, keeps_arenas=keeps_arenas(unit))
-    return latency_models.compile_cost_table(context.space, context.scenario, predictor, pipeline)
+    config = context.config
+    failures = () if config.budget.runs_on is None else _failures(context)
+    demands = demands_of(config.device, config.budget, config.scenario, failures)
+    return latency_models.compile_cost_table(context.space, context.scenario, predictor, pipeline, demands)
+
+
+def demands_of(
+    device: DeviceSection, limits: DeviceLimits, scenario: ScenarioSection, failures: tuple[Infeasible, ...] = ()
+) -> Demands:
+    """Return what limits ask of costs on a device besides its predictor.
+
+    Raises:
+        ConfigError: A demanded unit is none that the scenario allows; see ``nas.pipeline.checks``.
+    """
+    eligibility = None
+    if limits.runs_on is not None:
+        units = demanded_units(device, limits.runs_on, scenario)
+        eligibility = Eligibility(device=device.name, units=units, failures=failures)
+    probability = limits.probability
+    level = None if probability is None else split_level(probability, limits.num_uncertain)
+    return Demands(weights=weights_of(device), eligibility=eligibility, level=level)
+
+
+def demanded_units(
+    device: DeviceSection, runs_on: tuple[ComputeUnit, ...], scenario: ScenarioSection
+) -> tuple[UnitSpec, ...]:
+    """Return the units of ``runs_on`` that the scenario allows on a device, most preferred first; may be none."""
+    allowed = placed_units(prior_of(device), scenario.compute_units, scenario.precision)
+    return tuple(unit for unit in allowed if unit.compute_unit in runs_on)
 
 
 def additive_costs(table: CostTable) -> AdditiveCosts:
@@ -122,7 +154,7 @@ def additive_costs(table: CostTable) -> AdditiveCosts:
 
 
 def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, float]:
-    """Return the upper ends of the latency intervals of the cheapest and the dearest architecture.
+    """Return the upper ends, as limits are held against them, of the cheapest and the dearest architecture.
 
     Exact, because a table's latency adds over slots: each slot's cheapest and dearest option are found on their own.
     """
@@ -132,8 +164,12 @@ def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, flo
     for position, count in enumerate(table.num_options):
         rows = np.zeros((count, len(table.num_options)), dtype=np.int64)
         rows[:, position] = np.arange(count)
-        upper = table.score(rows).latency_high_ms
+        upper = table.score(rows).latency_upper_ms
         ends[0].append(int(upper.argmin()))
         ends[1].append(int(upper.argmax()))
     cheapest, dearest = (table.estimate(space.from_options(options)) for options in ends)
-    return cheapest.latency_interval_ms.high, dearest.latency_interval_ms.high
+    return _upper_ms(cheapest), _upper_ms(dearest)
+
+
+def _upper_ms(cost: CostEstimate) -> float:
+    return cost.latency_interval_ms.high if cost.upper is None else cost.upper.latency_ms

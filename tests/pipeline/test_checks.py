@@ -121,3 +121,26 @@ def test_packages_for_a_phone_are_converted_as_asked(tmp_path: Path) -> None:
     settings = "weights: {bits: 6, form: palettised}, lowerings: {neural_engine: split_einsum_v2, gpu: decomposed}"
     text = PHONE.replace("{name: iphone16_pro_max}", f"{{name: iphone16_pro_max, {settings}}}")
     assert found(tmp_path, text) == {}
+
+
+@pytest.mark.parametrize(
+    ("budget", "path", "message"),
+    [
+        ("{runs_on: gpu}", "budget.runs_on", "'gpu' is none of the units that scenario.compute_units 'cpu_and_ne'"),
+        ("{runs_on: [neural_engine, cpu]}", None, ""),
+        ("{runs_on: neural_engine}", None, ""),
+        ("{runs_on: neural_engin}", "budget.runs_on.0", "must be one of cpu, gpu, neural_engine, cuda, unknown"),
+        ("{runs_on: []}", "budget.runs_on", "a list of at least one of them, got []"),
+        ("{probability: 0.95}", "budget.probability", "needs a limit that may be missed"),
+        ("{probability: 0.4, latency_ms: 5}", "budget.probability", "must be at least 0.5, got 0.4"),
+        ("{probability: 1, latency_ms: 5}", "budget.probability", "must be below 1"),
+        ("{package_mb: 0}", "budget.package_mb", "must be above 0"),
+        ("{package_mb: 500, probability: 0.9, peak_memory_mb: 900}", None, ""),
+    ],
+)
+def test_limits_are_checked_with_their_line(tmp_path: Path, budget: str, path: str | None, message: str) -> None:
+    faults = found(tmp_path, GOOD.replace("host-cpu", "iphone15_pro") + f"budget: {budget}\n")
+    assert list(faults) == ([] if path is None else [path])
+    if path is not None:
+        assert faults[path][0] == 5
+        assert message in faults[path][1]

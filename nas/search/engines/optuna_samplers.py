@@ -192,7 +192,7 @@ class OptunaSearch:
             return None
         if evaluation.quality is None:
             score = median(self._scores) if self._scores else 0.0
-            return evaluation.cost.latency_ms, evaluation.cost.peak_memory_mb, -score
+            return evaluation.cost.objective_ms, evaluation.cost.peak_memory_mb, -score
         self._scores.append(evaluation.quality.score)
         return objectives(evaluation)
 
