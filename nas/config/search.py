@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nas.config.section import Count, Section
+from nas.config.section import Count, Positive, Section
 from nas.quality.options import SupernetOptions
 
 
@@ -68,19 +68,33 @@ class SerialExecutor(Section):
 
 
 class RayExecutor(Section):
-    """Ray workers, on this machine or on the cluster at ``address``."""
+    """Ray workers, on this machine or on the cluster at ``address``; see ``nas.search.executors.ray_cluster``.
+
+    Each task reserves ``cpus_per_task``, ``gpus_per_task`` and ``memory_mb``, and is tried ``retries`` times more when
+    its worker dies. ``workers`` processors of this machine are used. ``grows``: the cluster adds nodes on demand.
+    """
 
     type: Literal["ray"]
     workers: Count = 2
     address: str | None = None
+    cpus_per_task: Annotated[float, Field(ge=0.0)] = 1.0
+    gpus_per_task: Annotated[float, Field(ge=0.0)] = 0.0
+    memory_mb: Positive | None = None
+    retries: Annotated[int, Field(ge=0)] = 3
+    grows: bool = False
 
 
 class SearchSection(Section):
-    """How the space is searched; ``evaluations`` counts candidates whose quality is paid for."""
+    """How the space is searched; ``evaluations`` counts candidates whose quality is paid for.
+
+    In mode ``synchronous`` whole batches are told to the engine, and results do not depend on the number of workers;
+    in mode ``asynchronous`` a free worker gets the next candidate at once.
+    """
 
     engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
     evaluations: Count = 256
     batch: Count = 16
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"
     executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
     select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
 

@@ -74,6 +74,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What judging one candidate gave: a quality, or an error in its place."""
+
+    quality: Quality | None
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedOutcome:
+    """An outcome, the candidate it belongs to, and the batch of a search that asked for it."""
+
+    batch: int
+    digest: str
+    level: int | None = None
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFailure:
     """What an executor yields in place of a result when a worker died on an item every time it was tried."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
     from nas.core.cost import CostEstimate
-    from nas.core.evaluation import Evaluation, Proposal, Quality, WorkerFailure
+    from nas.core.evaluation import Evaluation, Proposal, Quality
+    from nas.core.resources import Resources
     from nas.core.scenario import Scenario
     from nas.core.workload import Workload
 
@@ -95,23 +96,44 @@ class QualityEstimator(Protocol):
 class SearchEngine(Protocol):
     """Proposes candidates and learns from their evaluations.
 
-    A batch is a function of (options, seed, batch number, evaluations told): resuming is telling the journal.
+    In a synchronous search every candidate of a batch is told together, so a batch is a function of (options, seed,
+    batch number, evaluations told) and resuming is telling the journal. In an asynchronous search candidates are told
+    one by one while others are pending: proposed and not told. An engine never proposes a pending candidate again.
     """
 
     def ask(self, count: int) -> list[Proposal]:
-        """Propose up to ``count`` candidates; an empty list means the engine is finished."""
+        """Propose up to ``count`` candidates; an empty list while nothing is pending means the engine is finished."""
         ...
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Learn from one batch, in ask order."""
+        """Learn from one batch, in ask order, or from one candidate."""
         ...
 
 
 class Executor(Protocol):
-    """Runs a function over items, here or elsewhere."""
+    """Runs a function on items, here or elsewhere; used by one search at a time."""
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
-        """Yield results in item order; an exception of ``function`` is raised, a worker's death is yielded."""
+    def prepare(self, requests: Sequence[Resources]) -> None:
+        """Get ready for tasks that reserve ``requests``; raise ``UnavailableError`` for one that can never run."""
+        ...
+
+    def submit(self, key: Hashable, function: Callable[[T], R], item: T, resources: Resources | None = None) -> None:
+        """Take an item to run; ``key`` comes back with its result. ``None`` means the executor's own resources."""
+        ...
+
+    def wait(self) -> list[tuple[Hashable, Any]]:
+        """Return what has finished since the last call, at least one; an exception of the function is raised.
+
+        In place of a result stands a ``WorkerFailure`` when the item's worker died on every try.
+        """
+        ...
+
+    def room(self, resources: Resources | None = None) -> int:
+        """Return how many more items would start at once."""
+        ...
+
+    def close(self) -> None:
+        """Forget what was submitted and give back what was started."""
         ...
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from nas.core.pareto import reference_point
+from nas.core.resources import Resources
 from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table
@@ -12,6 +14,7 @@ from nas.pipeline.quality import make_estimator
 from nas.pipeline.selection import selection_effect
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
+from nas.runs.outcomes import Outcomes
 from nas.search import engines
 from nas.search.loop import search
 
@@ -31,14 +34,15 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     Raises:
         BudgetError: Nothing meets the budget; the message holds the nearest miss.
         InputError: The predictor or the journal cannot be read.
+        UnavailableError: The executor cannot start, was lost, or can never run what a task reserves.
     """
     section = present(context.config.search, "search")
     table = load_cost_table(context)
     budget = context.config.budget.build(*latency_range_ms(table, context.space))
-    estimator = make_estimator(context, folder, progress)
     options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
-    executor = _executor(section.executor)
-    try:
+    with closing(_executor(section.executor)) as executor:
+        executor.prepare(())
+        estimator = make_estimator(context, folder, progress)
         result = search(
             context.space,
             engines.build(
@@ -57,10 +61,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             batch=section.batch,
             executor=executor,
             progress=progress,
+            mode=section.mode,
+            outcomes=Outcomes(folder / "outcomes.jsonl"),
         )
-    finally:
-        if hasattr(executor, "close"):
-            executor.close()
     latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
     reference = (latency_ms, memory_mb, quality)
     chosen = result.front.select(section.select)
@@ -102,7 +105,13 @@ def _executor(section: SerialExecutor | RayExecutor) -> Executor:
     if section.type == "ray":
         from nas.search.executors.ray_cluster import RayExecutor as Ray
 
-        return Ray(workers=section.workers, address=section.address)
+        return Ray(
+            workers=section.workers,
+            address=section.address,
+            retries=section.retries,
+            resources=Resources(cpus=section.cpus_per_task, gpus=section.gpus_per_task, memory_mb=section.memory_mb),
+            grows=section.grows,
+        )
     from nas.search.executors.serial import SerialExecutor as Serial
 
     return Serial()

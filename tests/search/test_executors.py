@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import problem
 import pytest
@@ -13,15 +13,17 @@ import ray_search
 
 from nas.core.errors import TrainingError, UnavailableError
 from nas.core.evaluation import WorkerFailure
+from nas.core.resources import Resources
 from nas.runs.journal import Journal
 from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from nas.core.evaluation import Evaluation
+    from nas.core.protocols import Executor
 
 
 # Ray takes about 15 s to call a node dead that does not answer.
@@ -37,12 +39,34 @@ def square(number: int) -> int:
     return number * number
 
 
-def test_serial_executor_runs_lazily_and_in_order() -> None:
+def results_of(executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The results in the order of the items."""
+    for key, item in enumerate(items):
+        executor.submit(key, function, item)
+    results: dict[Any, Any] = {}
+    while len(results) < len(items):
+        finished = executor.wait()
+        assert finished
+        assert not results.keys() & {key for key, _ in finished}
+        results |= dict(finished)
+    return [results[key] for key in range(len(items))]
+
+
+def test_serial_executor_runs_one_item_for_each_wait_in_order() -> None:
     called = []
-    results = SerialExecutor().map(lambda item: called.append(item) or item * item, [3, 1, 2])
-    assert next(results) == 9
+    executor = SerialExecutor()
+    for item in (3, 1, 2):
+        executor.submit(f"item {item}", lambda item: called.append(item) or item * item, item)
+    assert executor.room() == 0
+    assert executor.wait() == [("item 3", 9)]
     assert called == [3]
-    assert list(results) == [1, 4]
+    assert [executor.wait(), executor.wait()] == [[("item 1", 1)], [("item 2", 4)]]
+    assert executor.room() == 1
+
+
+def test_waiting_for_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing was submitted"):
+        SerialExecutor().wait()
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"retries": -1}, {"items_per_task": 0}])
@@ -78,11 +102,13 @@ from time import sleep
 from nas.search.executors.ray_cluster import RayExecutor
 
 random = Random(0)
-with RayExecutor(address=sys.argv[1]) as executor:
+with RayExecutor(address=sys.argv[1]):
     for _ in range(100):
-        results = executor.map(sleep, [random.uniform(0.0, 0.004) for _ in range(4)])
-        next(results)
-        del results
+        executor = RayExecutor()
+        for number in range(4):
+            executor.submit(number, sleep, random.uniform(0.0, 0.004))
+        executor.wait()
+        del executor
 print("alive")
 """
 
@@ -100,21 +126,21 @@ def test_giving_up_unfinished_items_leaves_the_process_alive(ray_executor: RayEx
 
 @pytest.mark.slow
 def test_ray_gives_results_in_item_order(ray_executor: RayExecutor) -> None:
-    assert list(ray_executor.map(square, list(range(10)))) == [number * number for number in range(10)]
+    assert results_of(ray_executor, square, range(10)) == [number * number for number in range(10)]
 
 
 @pytest.mark.slow
 def test_ray_chunks_keep_order(ray_executor: RayExecutor) -> None:
     assert ray_executor is not None  # Ray runs; another executor joins it
     with RayExecutor(items_per_task=4) as chunked:
-        assert list(chunked.map(square, list(range(10)))) == [number * number for number in range(10)]
-    assert list(ray_executor.map(square, [5])) == [25]  # leaving the second one did not stop the first one's Ray
+        assert results_of(chunked, square, range(10)) == [number * number for number in range(10)]
+    assert results_of(ray_executor, square, [5]) == [25]  # leaving the second one did not stop the first one's Ray
 
 
 @pytest.mark.slow
 def test_function_too_large_to_send_with_each_task_reaches_the_workers(ray_executor: RayExecutor) -> None:
     weights = bytes(range(256)) * 4096
-    assert list(ray_executor.map(lambda index: weights[index], [0, 255, 256, -1])) == [0, 255, 0, 255]
+    assert results_of(ray_executor, lambda index: weights[index], [0, 255, 256, -1]) == [0, 255, 0, 255]
 
 
 @pytest.mark.slow
@@ -126,7 +152,7 @@ def test_worker_killed_on_first_try_loses_nothing(ray_executor: RayExecutor, tmp
             os._exit(1)
         return number * number
 
-    assert list(ray_executor.map(die_once, [0, 1, 2, 3])) == [0, 1, 4, 9]
+    assert results_of(ray_executor, die_once, [0, 1, 2, 3]) == [0, 1, 4, 9]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
@@ -137,7 +163,7 @@ def test_worker_that_always_dies_is_a_failure_and_the_rest_goes_on(ray_executor:
             os._exit(1)
         return number * number
 
-    results = list(ray_executor.map(die_on_one, [0, 1, 2]))
+    results = results_of(ray_executor, die_on_one, [0, 1, 2])
     assert results[0] == 0
     assert results[2] == 4
     assert isinstance(results[1], WorkerFailure)
@@ -150,7 +176,7 @@ def test_exception_of_the_function_keeps_its_type(ray_executor: RayExecutor) -> 
         raise TrainingError(f"loss of {number} is not a number")
 
     with pytest.raises(TrainingError, match="loss of 7 is not a number"):
-        next(ray_executor.map(fail, [7]))
+        results_of(ray_executor, fail, [7])
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +200,7 @@ def test_search_on_ray_writes_the_journal_of_a_serial_one(
     ray_executor: RayExecutor, whole: list[Evaluation], cpus_per_task: int
 ) -> None:
     assert ray_executor is not None
-    executor = RayExecutor(cpus_per_task=cpus_per_task)
+    executor = RayExecutor(resources=Resources(cpus=cpus_per_task))
     assert ray_search.search_with(executor, problem.MemoryJournal(), problem.AdditiveProblem()) == whole
 
 

@@ -14,10 +14,10 @@ from nas.core.rng import RandomStreams
 from nas.runs.journal import Journal
 from nas.search import SearchResult, engines, search
 from nas.search.executors.serial import SerialExecutor
-from nas.search.loop import DRAWS_PER_CANDIDATE
+from nas.search.synchronous import DRAWS_PER_CANDIDATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.core.architecture import Architecture
@@ -212,10 +212,10 @@ def test_a_bug_in_an_estimator_is_raised() -> None:
 def test_lost_workers_are_failures() -> None:
     problem = AdditiveProblem()
 
-    class LosingExecutor:
-        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-            for index, item in enumerate(items):
-                yield WorkerFailure(message="the worker died") if index == 1 else function(item)
+    class LosingExecutor(SerialExecutor):
+        def wait(self) -> list[tuple[Any, Any]]:
+            ((key, result),) = super().wait()
+            return [(key, WorkerFailure(message="the worker died") if len(problem.judged) == 2 else result)]
 
     result = run(problem, build(problem), evaluations=8, executor=LosingExecutor())
     assert [one.error for one in result.evaluations if one.state == "failed"] == ["the worker died"]
@@ -227,17 +227,28 @@ def test_architectures_of_another_space_are_refused() -> None:
         run(problem, ScriptedEngine(FlatSpace(3, 5), [[0, 0, 0]]))
 
 
-class EagerExecutor(SerialExecutor):
-    """Finishes all work in reverse order before it gives the first result, as many workers might."""
+class BackwardsExecutor(SerialExecutor):
+    """Finishes the latest item first, as one of many workers might, and ``together`` at a time."""
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        return iter([function(item) for item in reversed(items)][::-1])
+    def __init__(self, together: int = 1) -> None:
+        super().__init__()
+        self.together = together
+
+    def wait(self) -> list[tuple[Any, Any]]:
+        finished = []
+        for _ in range(min(self.together, len(self._queue))):
+            self._queue.rotate(1)
+            finished += super().wait()
+        return finished
+
+    def room(self, resources: Any = None) -> int:  # noqa: ARG002  # the protocol's
+        return 5 - len(self._queue)
 
 
 def test_journal_does_not_depend_on_the_order_workers_finish_in() -> None:
     problem = AdditiveProblem()
     results = [run(problem, build(problem, "optuna", population=10), executor=executor) for executor in
-               (SerialExecutor(), EagerExecutor())]  # fmt: skip
+               (SerialExecutor(), BackwardsExecutor(3))]  # fmt: skip
     assert without_times(results[0].evaluations) == without_times(results[1].evaluations)
 
 

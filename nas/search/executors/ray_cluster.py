@@ -19,15 +19,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections import deque
-from itertools import islice
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.core.errors import UnavailableError
 from nas.core.evaluation import WorkerFailure
+from nas.core.resources import Resources
+from nas.search.executors.lanes import Item, Lane, run_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
     from types import TracebackType
 
 T = TypeVar("T")
@@ -40,12 +42,14 @@ TASKS_PER_SLOT = 2
 # Ray sends arguments of up to 100 kB with the task (max_direct_call_object_size) and keeps larger ones in its store.
 INLINE_BYTES = 64 * 1024
 CONNECT_S = 10.0
+# How long a list of the cluster's nodes is believed.
+_NODES_S = 1.0
 
 
 class RayExecutor:
     """Runs items as Ray tasks; ``close`` it, or use it in a ``with``.
 
-    The first ``map`` uses the Ray that this process runs already, else joins ``address``, else starts one with the
+    The first use takes the Ray that this process runs already, else joins ``address``, else starts one with the
     dashboard off. ``close`` shuts down only what this executor started or joined.
     """
 
@@ -55,20 +59,19 @@ class RayExecutor:
         workers: int | None = None,
         address: str | None = None,
         retries: int = 3,
-        items_per_task: int = 1,
-        cpus_per_task: float = 1.0,
-        gpus_per_task: float = 0.0,
+        items_per_task: int | None = None,
+        resources: Resources | None = None,
+        grows: bool = False,
     ) -> None:
         """Note the settings; Ray is not started yet.
 
         Args:
-            workers: Processes of a locally started Ray; as many as there are processors when left out.
+            workers: Processors that a locally started Ray may use; all when left out.
             address: A running cluster (``auto``, ``ray://head:10001``) to use and leave running.
-            retries: How often an item is tried again after its worker died.
-            items_per_task: Items in one Ray task. A task costs milliseconds, so cheap items belong together; when a
-                worker dies its whole task is repeated.
-            cpus_per_task: Processors one task reserves.
-            gpus_per_task: GPUs one task reserves; a part of one is allowed.
+            retries: How often a task is tried again after its worker died.
+            items_per_task: Items in one Ray task; by how long they take when left out.
+            resources: What a task reserves unless its submission says otherwise; one processor when left out.
+            grows: Whether the cluster adds nodes on demand, so that what no present node can run may wait for one.
 
         Raises:
             ValueError: A count is too small.
@@ -84,8 +87,13 @@ class RayExecutor:
         self._address = address
         self._retries = retries
         self._items_per_task = items_per_task
-        self._resources = {"num_cpus": cpus_per_task, "num_gpus": gpus_per_task}
+        self._resources = resources or Resources()
+        self._grows = grows
         self._started = False
+        self._lanes: dict[tuple[int, Resources], Lane] = {}
+        self._remotes: dict[int, tuple[Any, Any]] = {}  # by lane: the task, and the function as it travels
+        self._tasks: dict[Any, tuple[Lane, list[Item]]] = {}
+        self._nodes: tuple[float, list[dict[str, float]]] = (-_NODES_S, [])
 
     def __enter__(self) -> RayExecutor:
         """Start or join Ray now.
@@ -103,12 +111,81 @@ class RayExecutor:
         self.close()
 
     def close(self) -> None:
-        """Shut down what this executor started or joined."""
+        """Forget what was submitted, and shut down what this executor started or joined."""
         import ray
 
+        self._lanes, self._remotes, self._tasks = {}, {}, {}
         if self._started:
             ray.shutdown()
             self._started = False
+
+    def prepare(self, requests: Sequence[Resources]) -> None:
+        """Start or join Ray, and check that some node can run a task of each kind.
+
+        Raises:
+            UnavailableError: None can, there is no cluster at the address, or Ray cannot start (in time).
+        """
+        self._start()
+        with _losses():
+            nodes = self._node_resources()
+        for request in dict.fromkeys((self._resources, *requests)):
+            if not self._grows and not any(_fits(request, node) for node in nodes):
+                raise UnavailableError(
+                    f"search.executor: a task reserves {request}, and no node of the cluster has that much; it has "
+                    f"{'; '.join(sorted(map(_node_text, nodes))) or 'no node'}",
+                    hint="lower what tasks reserve, add a node, or set search.executor.grows for a cluster that adds "
+                    "nodes on demand",
+                )
+
+    def submit(self, key: Hashable, function: Callable[[T], R], item: T, resources: Resources | None = None) -> None:
+        """Take an item to run; its task is sent while others are waited for."""
+        resources = resources or self._resources
+        lane = self._lanes.get((id(function), resources))
+        if lane is None:
+            lane = Lane(function, resources, self._items_per_task)
+            self._lanes[id(function), resources] = lane
+        lane.queue.append((key, item))
+
+    def wait(self) -> list[tuple[Hashable, Any]]:
+        """Return what has finished since the last call; items whose worker died on every try are ``WorkerFailure``.
+
+        Raises:
+            UnavailableError: Ray cannot start, or was lost.
+            ValueError: Nothing was submitted.
+            Exception: Whatever the function raised on a worker, as its own type.
+        """
+        self._start()
+        results: list[tuple[Hashable, Any]] = []
+        with _losses():
+            while not results:
+                self._dispatch()
+                if not self._tasks:
+                    raise ValueError("nothing was submitted to wait for")
+                for reference in self._ready():
+                    lane, items = self._tasks.pop(reference)
+                    try:
+                        results += self._results(reference, lane, items)
+                    except Exception:
+                        if not results:
+                            lane.end(items)
+                            raise
+                        self._tasks[reference] = lane, items  # the next call raises it; what has finished is not lost
+                        break
+        return results
+
+    def room(self, resources: Resources | None = None) -> int:
+        """Return how many more items would start at once, were nothing else running on the cluster.
+
+        Raises:
+            UnavailableError: Ray cannot start, or was lost.
+        """
+        resources = resources or self._resources
+        self._start()
+        lanes = [lane for lane in self._lanes.values() if lane.resources == resources]
+        per_task = max((lane.items_per_task for lane in lanes), default=1)
+        taken = sum(lane.under_way + len(lane) for lane in lanes)
+        with _losses():
+            return max(0, per_task * self._slots(resources) - taken)
 
     def _start(self) -> None:
         import ray
@@ -134,78 +211,118 @@ class RayExecutor:
             ) from error
         self._started = True
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
-        """Yield results in item order; items whose worker died on every try yield a ``WorkerFailure``.
+    def _dispatch(self) -> None:
+        """Send as many tasks as there is room for."""
+        for lane in self._lanes.values():
+            if not lane:
+                continue
+            slots = self._slots(lane.resources)
+            task, function = self._remote(lane)
+            while lane and lane.tasks < TASKS_PER_SLOT * slots:
+                items = lane.take(slots)
+                reference = task.remote(function, [item for _, item in items])
+                self._tasks[reference] = (lane, items)
 
-        When the caller stops iterating, tasks under way run on until they are done or Ray is shut down.
-
-        Raises:
-            UnavailableError: Ray cannot start, or was lost.
-            Exception: Whatever ``function`` raised on a worker, as its own type.
-        """
-        from ray.exceptions import RayError, RayTaskError
-
-        self._start()
-        try:
-            yield from self._map(function, items)
-        except RayTaskError:  # also of the function's own type
-            raise
-        except (RayError, ConnectionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UnavailableError(
-                f"Ray was lost: {type(error).__name__}: {reason}",
-                hint="run the same command again: what was finished is kept",
-            ) from error
-
-    def _map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R | WorkerFailure]:
+    def _remote(self, lane: Lane) -> tuple[Any, Any]:
+        """Return the lane's task and its function, put into Ray's store when it is large."""
         import ray
         from ray import cloudpickle
 
-        size = self._items_per_task
-        chunks = (items[at : at + size] for at in range(0, len(items), size))
-        options = {"max_retries": self._retries, "retry_exceptions": False, **self._resources}
-        task: Any = ray.remote(_run_chunk).options(**options)
-        payload: bytes = cloudpickle.dumps(function)  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
-        shared = function if len(payload) < INLINE_BYTES else ray.put(function)
-        submitted: deque[tuple[Any, Sequence[T]]] = deque()
-        running: list[Any] = []
-        while True:
-            room = max(0, TASKS_PER_SLOT * self._slots() - len(running))
-            new = [(task.remote(shared, chunk), chunk) for chunk in islice(chunks, room)]
-            submitted.extend(new)
-            running.extend(reference for reference, _ in new)
-            if not submitted:
-                return
-            reference, chunk = submitted[0]
-            if reference in running:
-                _, running = ray.wait(running)
-            else:
-                submitted.popleft()
-                yield from self._results(reference, chunk)
+        known = self._remotes.get(id(lane))
+        if known is None:
+            options: dict[str, Any] = {
+                "max_retries": self._retries,
+                "retry_exceptions": False,
+                "num_cpus": lane.resources.cpus,
+                "num_gpus": lane.resources.gpus,
+            }
+            if lane.resources.memory_mb is not None:
+                options["memory"] = int(lane.resources.memory_mb * 1e6)
+            payload: bytes = cloudpickle.dumps(lane.function)  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
+            shared = lane.function if len(payload) < INLINE_BYTES else ray.put(lane.function)
+            known = ray.remote(run_items).options(**options), shared
+            self._remotes[id(lane)] = known
+        return known
 
-    def _slots(self) -> int:
-        """Tasks that the cluster can run at once; it may have grown, shrunk or be empty for now."""
+    def _ready(self) -> list[Any]:
+        """Wait for a task to end; return all that have."""
         import ray
 
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
-        reserved = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
-        return max(1, min((int(resources.get(name, 0.0) / need) for name, need in reserved.items() if need), default=1))
+        first, rest = ray.wait(list(self._tasks), num_returns=1)
+        more, _ = ray.wait(rest, num_returns=len(rest), timeout=0) if rest else ([], [])
+        return [*first, *more]
 
-    def _results(self, reference: Any, chunk: Sequence[T]) -> Iterator[Any]:
+    def _results(self, reference: Any, lane: Lane, items: list[Item]) -> list[tuple[Hashable, Any]]:
+        """Return the results of a task that has ended; none when its items are tried again one by one."""
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
         try:
-            results = ray.get(reference)
+            results, seconds = ray.get(reference)
         except RayTaskError as error:
             cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
             raise cause from None
         except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
-            tries = self._retries + 1
-            message = f"{type(error).__name__}: the worker died in each of {tries} tries"
-            logger.warning("%s, %d candidates lost", message, len(chunk))
-            results = [WorkerFailure(message=message) for _ in chunk]
-        yield from results
+            message = f"{type(error).__name__}: the worker died in each of {self._retries + 1} tries"
+            if lane.was_lost(items):
+                logger.warning("%s, %d candidates are tried one by one", message, len(items))
+                return []
+            logger.warning("%s, a candidate is given up", message)
+            return [(items[0][0], WorkerFailure(message=message))]
+        lane.came_back(items, len(results), seconds)
+        return [(key, result) for (key, _), result in zip(items, results, strict=False)]
+
+    def _slots(self, request: Resources) -> int:
+        """Tasks of a kind that the cluster can run at once; it may have grown, shrunk or be empty for now."""
+        return max(1, sum(_fitting(request, node) for node in self._node_resources()))
+
+    def _node_resources(self) -> list[dict[str, float]]:
+        """Return what each living node has in all, as of a second ago at most."""
+        import ray
+
+        seen, nodes = self._nodes
+        if time.monotonic() - seen >= _NODES_S:
+            nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it unannotated
+            self._nodes = (time.monotonic(), nodes)
+        return nodes
+
+
+@contextmanager
+def _losses() -> Iterator[None]:
+    """Turn the loss of Ray into an error of ours."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError:  # also of the function's own type
+        raise
+    except (RayError, ConnectionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UnavailableError(
+            f"Ray was lost: {type(error).__name__}: {reason}",
+            hint="run the same command again: what was finished is kept",
+        ) from error
+
+
+def _needs(request: Resources) -> Iterator[tuple[str, float]]:
+    """Return Ray's names of what a task reserves; Ray counts memory in bytes."""
+    yield "CPU", request.cpus
+    yield "GPU", request.gpus
+    yield "memory", (request.memory_mb or 0.0) * 1e6
+
+
+def _fits(request: Resources, node: dict[str, float]) -> bool:
+    return all(node.get(name, 0.0) >= need for name, need in _needs(request))
+
+
+def _fitting(request: Resources, node: dict[str, float]) -> int:
+    """Tasks that a node can run at once."""
+    return min(int(node.get(name, 0.0) / need) for name, need in _needs(request) if need)
+
+
+def _node_text(node: dict[str, float]) -> str:
+    cpus, gpus, memory_mb = (node.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
+    return str(Resources(cpus=cpus, gpus=gpus, memory_mb=memory_mb / 1e6)) if cpus or gpus else "no processors"
 
 
 def _connect(address: str | None) -> None:
@@ -213,7 +330,3 @@ def _connect(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-
-
-def _run_chunk(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    return [function(item) for item in items]
