@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.core.cost import Budget
-from nas.search.exact.tables import SlotSum, stack
+from nas.search.exact.tables import SlotSum, stack, within
+from nas.search.exact.tabulated import TabulatedCosts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -39,8 +40,11 @@ def new_neighbour(
 ) -> Row | None:
     """Return a feasible architecture that is not in ``seen`` and differs from a parent in a few slots.
 
-    ``None`` after ``TRIES`` failures: everything near the parents is known or over the budget.
+    Where architectures are listed, it is any of the list. ``None`` after ``TRIES`` failures: everything near the
+    parents is known or over the budget.
     """
+    if isinstance(costs, TabulatedCosts):
+        return _new_of_list(seen, costs, budget, generator)
     sizes = costs.sizes
     for _ in range(TRIES):
         row = list(parents[int(generator.integers(len(parents)))])
@@ -49,4 +53,13 @@ def new_neighbour(
             row[slot] = int(generator.integers(sizes[slot]))
         if tuple(row) not in seen and costs.feasible(stack([row], len(sizes)), budget)[0]:
             return tuple(row)
+    return None
+
+
+def _new_of_list(
+    seen: Collection[Row], costs: TabulatedCosts, budget: Budget, generator: np.random.Generator
+) -> Row | None:
+    for row in generator.permutation(costs.options[within(costs.costs, budget)]):
+        if tuple(row.tolist()) not in seen:
+            return tuple(row.tolist())
     return None

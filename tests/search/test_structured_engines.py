@@ -16,7 +16,7 @@ from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
 from nas.search.engines.model_based import _traits
-from nas.search.exact import SlotSum
+from nas.search.exact import SlotSum, TabulatedCosts
 from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
@@ -269,3 +269,23 @@ def test_pending_proposals_are_not_repeated_while_others_are_told() -> None:
     engine.tell([evaluation])
     both = [one.architecture.digest for one in (*first, *engine.ask(6))]
     assert len(set(both)) == 12
+
+
+def test_search_of_listed_architectures_stays_in_the_list() -> None:
+    problem = AdditiveProblem(FlatSpace(6, 5))
+    rows = np.unique(np.random.default_rng(0).integers(5, size=(60, 6)), axis=0)
+    costs = TabulatedCosts(sizes=(5,) * 6, options=rows, costs=problem.costs.score(rows))
+    engine = engines.build("model_based", problem.space, SMALL["model_based"], RandomStreams(0), costs=costs)
+    result = search(
+        problem.space,
+        engine,
+        cost_model=problem.prices,
+        quality_estimator=problem,
+        budget=Budget(),
+        journal=MemoryJournal(),
+        evaluations=100,
+        batch=5,
+    )
+    assert result.stopped == "exhausted"
+    found = {problem.space.to_options(one.architecture) for one in result.evaluations}
+    assert found == set(map(tuple, rows.tolist()))

@@ -6,6 +6,7 @@ from nas.search.exact.problem import AdditiveCosts, AdditiveProblem, SearchCosts
 from nas.search.exact.requirements import MemoryRequirement, Requirement
 from nas.search.exact.solver import solve
 from nas.search.exact.tables import CostArrays, SlotSum
+from nas.search.exact.tabulated import TabulatedCosts
 
 __all__ = [
     "AdditiveCosts",
@@ -18,5 +19,6 @@ __all__ = [
     "Requirement",
     "SearchCosts",
     "SlotSum",
+    "TabulatedCosts",
     "solve",
 ]
