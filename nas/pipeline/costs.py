@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from latency_models.devices import UnitSpec, WeightForm
     from nas.config.budget import DeviceLimits
     from nas.config.run import DeviceSection, RunConfig, ScenarioSection
-    from nas.core.cost import ComputeUnit, CostEstimate
+    from nas.core.cost import Budget, ComputeUnit, CostEstimate
     from nas.pipeline.context import Context
     from nas.search.exact import AdditiveCosts
     from search_spaces.temporal import TemporalSpace
@@ -133,11 +133,16 @@ def demanded_units(
     return tuple(unit for unit in allowed if unit.compute_unit in runs_on)
 
 
-def additive_costs(table: CostTable) -> AdditiveCosts:
-    """Return a table in the form that engines which solve fronts work on."""
+def additive_costs(table: CostTable, budget: Budget | None = None) -> AdditiveCosts:
+    """Return a table in the form that engines which solve fronts work on, with the limits beyond latency and memory."""
     from nas.search.exact import AdditiveCosts, SlotSum
+    from nas.search.exact.requirements import Requirement
 
     costs = table.slot_costs()
+    requirements = []
+    if budget is not None and budget.package_mb is not None:
+        sizes = SlotSum.of(costs.package_mb, base=costs.base_package_mb)
+        requirements.append(Requirement(name="package_mb", table=sizes, limit=budget.package_mb))
     return AdditiveCosts(
         latency_ms=SlotSum.of(costs.latency_ms, base=costs.base_latency_ms),
         latency_high_ms=SlotSum.of(costs.latency_high_ms, base=costs.base_latency_high_ms),
@@ -150,6 +155,7 @@ def additive_costs(table: CostTable) -> AdditiveCosts:
         floor_high_mb=costs.floor_high_mb,
         parameters=SlotSum.of(costs.parameters, base=float(costs.base_parameters)),
         runs=costs.runs,
+        requirements=tuple(requirements),
     )
 
 

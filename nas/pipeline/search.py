@@ -16,6 +16,7 @@ from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
 from nas.search import engines
+from nas.search.impossible import refuse_impossible
 from nas.search.loop import search
 
 if TYPE_CHECKING:
@@ -32,13 +33,17 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     """Search the space of a run; goes on with the journal it finds.
 
     Raises:
-        BudgetError: Nothing meets the budget; the message holds the nearest miss.
+        BudgetError: Nothing meets the budget: found on the tables before anything is trained, or by the search, whose
+            message holds the nearest miss.
         InputError: The predictor or the journal cannot be read.
         UnavailableError: The executor cannot start, was lost, or can never run what a task reserves.
     """
     section = present(context.config.search, "search")
     table = load_cost_table(context)
     budget = context.config.budget.build(*latency_range_ms(table, context.space))
+    costs = additive_costs(table, budget)
+    bare = table.estimate(context.space.from_options([0] * len(table.num_options)))
+    refuse_impossible(costs, budget, space=context.space.identifier, faults=bare.infeasible)
     options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
     with closing(_executor(section.executor)) as executor:
         executor.prepare(())
@@ -50,7 +55,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
                 context.space,
                 options,
                 context.streams,
-                costs=additive_costs(table),
+                costs=costs,
                 budget=budget,
             ),
             cost_model=table,

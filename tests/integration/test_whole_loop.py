@@ -162,7 +162,7 @@ def test_an_unreadable_checkpoint_is_named(damaged: Path) -> None:
     assert "adversarial/denoiser" in result.stderr
 
 
-def test_an_impossible_budget_ends_with_exit_4_and_the_nearest_miss(damaged: Path) -> None:
+def test_an_impossible_budget_ends_with_exit_4_before_anything_is_trained(damaged: Path) -> None:
     resolved = damaged / "resolved.yaml"
     resolved.write_text(resolved.read_text().replace("latency_share: 0.6", "latency_ms: 0.01"))
     result = nas("calibrate", str(damaged), "--force", "--json", folder=damaged)
@@ -171,5 +171,6 @@ def test_an_impossible_budget_ends_with_exit_4_and_the_nearest_miss(damaged: Pat
     assert result.returncode == 4
     error = json.loads(result.stdout)["error"]
     assert error["kind"] == "budget"
-    assert "nearest miss" in error["message"]
+    assert "the least of any is" in error["message"]
     assert "binding limit is latency_ms" in error["hint"]
+    assert list((damaged / "search").glob("*")) == []
