@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -148,6 +148,14 @@ class CostEstimate:
     def objective_ms(self) -> float:
         """Latency that a search minimises: over all devices where there are several."""
         return self.latency_ms if self.combined_ms is None else self.combined_ms
+
+    def totals(self) -> CostEstimate:
+        """Return it without the split by block and phase, which a cost table gives again."""
+        return replace(self, blocks=(), phases=()) if self.blocks or self.phases else self
+
+    def with_split_of(self, other: CostEstimate) -> CostEstimate:
+        """Return it with the split by block and phase of another estimate of the same architecture."""
+        return replace(self, blocks=other.blocks, phases=other.phases)
 
 
 Limit = Literal["latency_ms", "peak_memory_mb", "parameters", "package_mb", "placement"]

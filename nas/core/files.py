@@ -120,12 +120,16 @@ class JsonLines:
         Raises:
             UnavailableError: The disk is full or the file cannot be written.
         """
-        text = "".join(canonical_json(value) + "\n" for value in values)
+        self.extend_lines(canonical_json(value).encode() for value in values)
+
+    def extend_lines(self, lines: Iterable[bytes]) -> None:
+        """Append records that are JSON already, each one line without its break; see ``extend``."""
+        data = b"".join(line + b"\n" for line in lines)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._mend_last_line()
             with self.path.open("ab") as stream:
-                stream.write(text.encode())
+                stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:

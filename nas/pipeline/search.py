@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.core.pareto import reference_point
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from nas.config.search import RayExecutor, SerialExecutor
     from nas.core.evaluation import Evaluation
-    from nas.core.protocols import Executor, Progress
+    from nas.core.protocols import CostModel, Executor, Progress
     from nas.pipeline.context import Context
     from nas.runs.front import SelectionEffect
 
@@ -72,11 +73,12 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
     reference = (latency_ms, memory_mb, quality)
     chosen = result.front.select(section.select)
-    effect = selection_effect(context, table, result.evaluations, result.front.members, budget)
+    members = tuple(_with_split(member, table) for member in result.front.members)
+    effect = selection_effect(context, table, result.evaluations, members, budget)
     write_front(
         folder / "front.json",
         FrontFile(
-            members=result.front.members,
+            members=members,
             budget=budget,
             selected=chosen.architecture.digest,
             selection=section.select,
@@ -96,6 +98,11 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "
         f"{cost.parameters:,} parameters{_effect_words(effect, chosen)}"
     )
+
+
+def _with_split(member: Evaluation, table: CostModel) -> Evaluation:
+    """Return a member of the front with the split of its cost, which the journal does not keep."""
+    return replace(member, cost=member.cost.with_split_of(table.estimate(member.architecture)))
 
 
 def _effect_words(effect: SelectionEffect | None, chosen: Evaluation) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.broken_limits import broken_limits
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, NasError
 from nas.core.schema import to_data
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
+from nas.search.prices import cost_differences
 
 if TYPE_CHECKING:
     from nas.core.cost import CostEstimate, Interval
     from nas.core.evaluation import Evaluation
     from nas.pipeline.context import Context
+
+_log = logging.getLogger(__name__)
 
 
 def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str, Any], str]:
@@ -42,13 +47,31 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
             return to_data(member), _architecture_text(member)
     for evaluation in _journal(context):
         if evaluation.architecture.digest == wanted:
-            return to_data(evaluation), _architecture_text(evaluation)
+            whole = _with_split(evaluation, context)
+            return to_data(whole), _architecture_text(whole)
     raise ConfigError(f"no candidate of the search has the digest {wanted!r}", hint="`nas show RUN front` lists them")
 
 
 def _journal(context: Context) -> list[Evaluation]:
     path = context.path("search", "evaluations.jsonl")
     return Journal(path).read() if path.exists() else []
+
+
+def _with_split(evaluation: Evaluation, context: Context) -> Evaluation:
+    """Return a candidate with the split of its cost, as far as the run can still price it; journals keep none."""
+    from nas.pipeline.costs import load_cost_table
+
+    try:
+        again = load_cost_table(context).estimate(evaluation.architecture)
+    except NasError as error:
+        _log.warning("the cost of %s is shown without its blocks: %s", evaluation.architecture.digest, error)
+        return evaluation
+    if cost_differences(evaluation.cost, again):
+        _log.warning(
+            "the run was calibrated again: the cost of %s is shown without blocks", evaluation.architecture.digest
+        )
+        return evaluation
+    return replace(evaluation, cost=evaluation.cost.with_split_of(again))
 
 
 def _screened_lines(context: Context) -> list[str]:

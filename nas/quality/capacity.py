@@ -51,7 +51,7 @@ class TemporalCapacity:
     def estimate(self, architecture: Architecture) -> Quality:
         """Capacity of one candidate; deterministic, no randomness, hence no standard error."""
         flops = temporal_flops(self._space.workload(architecture, self._scenario))
-        score = sum(math.log2(1.0 + value / self._unit_flops) for value in flops.values())
+        score = sum((math.log2(1.0 + value / self._unit_flops) for value in flops.values()), start=0.0)
         return Quality(
             score=score,
             estimator=self.name,

@@ -17,6 +17,7 @@ from nas.core.profile import ProfileRecord
 from nas.core.schema import check_schema, from_data
 from nas.runs.directory import STAGES, RunDirectory
 from nas.runs.front import FrontFile, read_front
+from nas.runs.journal import Journal
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ def read_run(run_dir: Path) -> RunFiles:
         stages=reader.stages(),
         records=reader.lines("profile/records.jsonl", "profile", ProfileRecord),
         calibration=reader.artefact("calibrate/report.json", "calibrate", "calibration", dict),
-        evaluations=reader.lines("search/evaluations.jsonl", "search", Evaluation),
+        evaluations=reader.evaluations(),
         front=reader.front(),
         trained=reader.trained(),
         exported=reader.exported(),
@@ -218,6 +219,10 @@ class _Reader:
             ),
         )
         return items or ()
+
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        name = "search/evaluations.jsonl"
+        return tuple(self.attempt("search", name, Journal(self.run_dir / name).read) or ())
 
     def stages(self) -> tuple[StageState, ...]:
         status = self.json("status.json", "run")

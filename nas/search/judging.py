@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -111,10 +111,14 @@ def judge(estimator: QualityEstimator, architecture: Architecture) -> Outcome:
 
 
 def screened(number: int, proposal: Proposal, draw: Draw) -> Evaluation:
-    """A candidate over the budget; its cost is kept without the blocks, of which there may be thousands of lines."""
-    cost = replace(draw.cost, blocks=())
+    """A candidate over the budget. Costs are kept without their split, of which there may be thousands of lines."""
     return Evaluation(
-        number=number, proposal=proposal, cost=cost, quality=None, violations=draw.violations, state="screened"
+        number=number,
+        proposal=proposal,
+        cost=draw.cost.totals(),
+        quality=None,
+        violations=draw.violations,
+        state="screened",
     )
 
 
@@ -125,7 +129,7 @@ def judged(number: int, proposal: Proposal, draw: Draw, outcome: Outcome) -> Eva
     return Evaluation(
         number=number,
         proposal=proposal,
-        cost=draw.cost,
+        cost=draw.cost.totals(),
         quality=outcome.quality,
         violations=(),
         state="complete" if outcome.error is None else "failed",

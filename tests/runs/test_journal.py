@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,14 +10,16 @@ from nas.core.architecture import Architecture
 from nas.core.cost import BlockCost, Budget, CostEstimate, Interval, Violation
 from nas.core.errors import InputError
 from nas.core.evaluation import Evaluation, Proposal, Quality
+from nas.core.files import canonical_json
+from nas.core.schema import to_data
 from nas.runs.front import FrontFile, read_front, write_front
 from nas.runs.journal import Journal
 
-if TYPE_CHECKING:
-    from pathlib import Path
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-def make_evaluation(number: int) -> Evaluation:
+def make_evaluation(number: int, *, split: bool = False) -> Evaluation:
+    blocks = (BlockCost(block="mid.0", latency_ms=100.1, memory_mb=1.0, compute_unit="gpu"),)
     return Evaluation(
         number=number,
         proposal=Proposal(
@@ -30,7 +32,7 @@ def make_evaluation(number: int) -> Evaluation:
             peak_memory_mb=50.0,
             memory_interval_mb=Interval(low=45.0, high=55.0, coverage=0.9),
             parameters=12345,
-            blocks=(BlockCost(block="mid.0", latency_ms=100.1, memory_mb=1.0, compute_unit="gpu"),),
+            blocks=blocks if split else (),
             device="test",
             scenario="test",
             predictor="test",
@@ -49,6 +51,47 @@ def test_evaluations_come_back_as_they_were(tmp_path: Path) -> None:
     journal.append(evaluations[:1])
     journal.append(evaluations[1:])
     assert journal.read() == evaluations
+
+
+def test_split_of_costs_is_not_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "evaluations.jsonl")
+    journal.append([make_evaluation(0, split=True)])
+    assert journal.read() == [make_evaluation(0)]
+
+
+def test_lines_with_split_and_choices_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    path.write_text(canonical_json(to_data(make_evaluation(0, split=True))) + "\n")
+    Journal(path).append([make_evaluation(1)])
+    assert Journal(path).read() == [make_evaluation(0, split=True), make_evaluation(1)]
+
+
+def test_journal_of_version_0_1_is_read() -> None:
+    found = Journal(GOLDEN / "evaluations-0.1.jsonl").read()
+    assert [one.state for one in found] == ["complete", *["screened"] * 5]
+    assert [one.architecture.digest for one in found[:3]] == [
+        "d3e1c3bcd2dcb73d", "28bc624f76927cd4", "fc055ac969fa8a42",
+    ]  # fmt: skip
+    assert [dict(one.architecture)["mid.0.kind"] for one in found[:2]] == ["none", "conv1d"]
+    assert [one.cost.latency_ms for one in found[:2]] == [5.20400784, 7.179317920000002]
+    assert [len(one.cost.blocks) for one in found[:2]] == [13, 0]
+
+
+def test_architectures_are_equal_whether_they_were_read_or_made(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "evaluations.jsonl")
+    odd = Architecture("test/1", {"slot.kind": "two words", "slot.width": 0.5, "slot.kernel": "3"})
+    journal.append([replace(make_evaluation(0), proposal=Proposal(architecture=odd))])
+    assert dict(journal.read()[0].architecture) == dict(odd)
+    assert journal.read()[0].architecture.digest == odd.digest
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_number_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    journal = Journal(tmp_path / "evaluations.jsonl")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append([replace(make_evaluation(0), seconds=value)])
+    journal.append([replace(make_evaluation(0), error="NaN and Infinity are words here")])
+    assert len(journal.read()) == 1
 
 
 def test_every_cut_of_the_file_is_readable_and_can_be_gone_on_with(tmp_path: Path) -> None:
