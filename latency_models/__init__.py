@@ -11,6 +11,7 @@ from latency_models.devices import names as device_names
 from latency_models.effects import Group, NetworkShape
 from latency_models.failures import Infeasible
 from latency_models.jobs import Availability, DeviceBackend, MeasurementJob, MeasurementPlan
+from latency_models.joint_table import JointCostTable
 from latency_models.measuring import measure_all
 from latency_models.phases import Pipeline
 from latency_models.planning import choose_networks, covering_architectures, distinct_blocks
@@ -46,6 +47,7 @@ __all__ = [
     "FittedRates",
     "Group",
     "Infeasible",
+    "JointCostTable",
     "MeasurementJob",
     "MeasurementPlan",
     "MemoryTarget",

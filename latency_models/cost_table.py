@@ -11,6 +11,7 @@ from latency_models.chances import UpperRatios, upper_ratios
 from latency_models.demands import NO_DEMANDS, Demands
 from latency_models.domain import SummedDistances
 from latency_models.pricing import DENOISER_ALONE, WorkloadPrice, assemble
+from latency_models.profiles import call_label
 from latency_models.table_arrays import FloatArray, Scores, SlotCosts, SlotOption, slot_arrays, sum_ms
 from nas.core.errors import ArchitectureError
 
@@ -66,6 +67,25 @@ class CostTable:
     def num_options(self) -> tuple[int, ...]:
         """Number of options of each slot."""
         return tuple(len(options) for options in self._slots)
+
+    def with_steps(self, scenario: Scenario, pipeline: Pipeline) -> CostTable:
+        """Return the table of a scenario whose denoiser calls are the same but for their number.
+
+        Raises:
+            ValueError: A call of ``scenario`` is another.
+        """
+        if call_label(scenario) != call_label(self.scenario):
+            raise ValueError(f"this table is of calls {call_label(self.scenario)!r}, not {call_label(scenario)!r}")
+        return CostTable(
+            self.space,
+            scenario,
+            self.predictor,
+            base=self._base,
+            slots=self._slots,
+            order=self._order,
+            pipeline=pipeline,
+            demands=self.demands,
+        )
 
     def estimate(self, architecture: Architecture) -> CostEstimate:
         """Return the cost of one architecture with intervals and a breakdown by block.

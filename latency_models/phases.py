@@ -79,6 +79,25 @@ class PhasePrice:
         """Weights and largest activation; None where either is not known."""
         return None if self.weights_mb is None or self.activation_mb is None else (self.weights_mb, self.activation_mb)
 
+    def scaled(self, ratio: float, *, why: str, activation_ratio: float = 1.0, in_domain: bool = True) -> PhasePrice:
+        """Return the price of ``ratio`` times the work: a proportion, not a measurement, which its source then says.
+
+        Args:
+            ratio: Factor on the latency and its ends.
+            why: What there is more or less of.
+            activation_ratio: Factor on the activation memory.
+            in_domain: False where the proportion is itself an assumption.
+        """
+        time, activation_mb = self.latency_ms, self.activation_mb
+        return replace(
+            self,
+            latency_ms=Range(low=ratio * time.low, value=ratio * time.value, high=ratio * time.high),
+            activation_mb=None if activation_mb is None else activation_ratio * activation_mb,
+            origin="simulated" if self.origin == "simulated" else "predicted",
+            source=f"{self.source}; times {ratio:.3g} for {why}",
+            in_domain=self.in_domain and in_domain,
+        )
+
     def cost(self, *, coverage: float) -> PhaseCost:
         """Return the line of a cost's split."""
         memory = self.memory_mb

@@ -25,9 +25,15 @@ def check(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, ve
     with console.errors():
         from nas.config.run import load_run_document
         from nas.pipeline.checks import check_run
+        from nas.pipeline.scenario_checks import scenario_warnings
 
-        check_run(*load_run_document(file, overrides))
-        console.result({"file": str(file), "valid": True}, f"{file}: valid")
+        run, document = load_run_document(file, overrides)
+        check_run(run, document)
+        warnings = scenario_warnings(run)
+        for line in warnings:
+            console.say(f"warning: {line}")
+        noted = {"warnings": warnings} if warnings else {}
+        console.result({"file": str(file), "valid": True, **noted}, f"{file}: valid")
 
 
 @config.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from nas.config.joint import ScenarioSearch
 from nas.config.section import Count, Positive, Section
 from nas.quality.options import SupernetOptions
 
@@ -97,6 +98,7 @@ class SearchSection(Section):
     mode: Literal["synchronous", "asynchronous"] = "synchronous"
     executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
     select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
+    scenario: ScenarioSearch | None = None
 
 
 class SupernetEstimator(Section):

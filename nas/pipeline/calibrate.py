@@ -13,12 +13,14 @@ from latency_models import (
     save_predictor,
     scan_profile,
 )
+from latency_models.profiles import shape_label
 from latency_models.record_checks import problem_text
 from nas.core.errors import ArchitectureError
 from nas.core.files import write_json
 from nas.core.profile import ProfileSet
 from nas.pipeline.context import present
 from nas.pipeline.costs import lowerings_of, prior_device, weights_of
+from nas.pipeline.scenarios import shape_contexts, stage_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,11 +42,21 @@ _NO_BLOCKS = (
 
 
 def perform(context: Context, folder: Path, progress: Progress) -> str:
-    """Fit and cross-validate.
+    """Fit and cross-validate, at every frames and size that is a choice of the search.
 
     Raises:
         ProfileError: The profile is damaged, mixed, or too small for the asked coverage.
     """
+    shapes = shape_contexts(context)
+    texts = []
+    for number, own in enumerate(shapes, start=1):
+        text = _calibrate(own, folder if own is context else stage_folder(own, "calibrate"))
+        texts.append(f"{shape_label(own.scenario)}: {text}" if len(shapes) > 1 else text)
+        progress.update(number, len(shapes))
+    return "\n  ".join(texts)
+
+
+def _calibrate(context: Context, folder: Path) -> str:
     config = context.config
     section = present(config.calibrate, "calibrate")
     profiles, faults = read_records(context)
@@ -65,7 +77,6 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             seed=context.streams.integer("folds"),
         ),
     )
-    progress.update(1, 1)
     save_predictor(folder / "predictor.json", predictor)
     write_json(folder / "report.json", report.to_dict())
     return summary_text(report) + (f"\n  {len(faults)} faults in the records, see the warnings" if faults else "")
@@ -73,7 +84,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
 
 def read_records(context: Context) -> tuple[ProfileSet, list[str]]:
     """Return the usable records of the run's profile, and a line for every fault found in the rest."""
-    reading = scan_profile(context.path("profile", "records.jsonl"), device=context.config.device.name)
+    reading = scan_profile(stage_folder(context, "profile") / "records.jsonl", device=context.config.device.name)
     profiles, unknown = _of_this_space(reading, context)
     return profiles, [*reading.lines(), *unknown]
 

@@ -9,12 +9,14 @@ from typing import TypeVar
 import yaml
 
 import search_spaces
+from nas.config.joint import NAMES
 from nas.config.run import RunConfig, load_run, load_run_document
 from nas.core.errors import ConfigError
 from nas.core.rng import RandomStreams
 from nas.core.scenario import Scenario
 from nas.pipeline.checks import check_run
 from nas.runs.directory import RunDirectory
+from search_spaces.joint import JointSpace, ScenarioValues
 from search_spaces.temporal import TemporalSpace
 
 T = TypeVar("T")
@@ -22,13 +24,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """An open run."""
+    """An open run.
+
+    Attributes:
+        space: What can be built, trained and exported.
+        scenario: The run's own; of a run in one of several scenarios, that one.
+        joint: Architectures and scenarios where both are searched, else None.
+    """
 
     config: RunConfig
     directory: RunDirectory
     space: TemporalSpace
     scenario: Scenario
     streams: RandomStreams
+    joint: JointSpace | None = None
+
+    @property
+    def search_space(self) -> TemporalSpace | JointSpace:
+        """What the search draws from."""
+        return self.joint or self.space
 
     def path(self, *parts: str) -> Path:
         """Return a path inside the run directory."""
@@ -97,10 +111,20 @@ def resolved_text(config: RunConfig) -> str:
 
 
 def _context(config: RunConfig, directory: RunDirectory) -> Context:
+    space = search_spaces.get(f"{config.space.name}/{config.space.version}")
     return Context(
         config=config,
         directory=directory,
-        space=search_spaces.get(f"{config.space.name}/{config.space.version}"),
+        space=space,
         scenario=config.scenario.build(),
         streams=RandomStreams(config.run.seed),
+        joint=joint_space(space, config),
     )
+
+
+def joint_space(space: TemporalSpace, config: RunConfig) -> JointSpace | None:
+    """Return the space of architectures and scenarios of a run; None where the scenario is not searched."""
+    section = config.search.scenario if config.search else None
+    if section is None:
+        return None
+    return JointSpace(space, ScenarioValues(**{name: getattr(section, name) or () for name in NAMES}))

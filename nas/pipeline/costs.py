@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import latency_models
-from latency_models import Demands, WeightFormat, scan_profile
+from latency_models import Demands, JointCostTable, WeightFormat, scan_profile
 from latency_models.chances import split_level
 from latency_models.eligibility import Eligibility
 from latency_models.failures import failures_on_record
@@ -15,18 +16,20 @@ from latency_models.profiles import shape_label
 from latency_models.residency import keeps_arenas
 from nas.core.profile import ProfileSet
 from nas.pipeline.phases import build_pipeline
+from nas.pipeline.scenarios import context_at, stage_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from latency_models import CostPredictor, CostTable, DeviceSpec, Infeasible
+    from latency_models import CostPredictor, CostTable, DeviceSpec, Infeasible, Pipeline
     from latency_models.devices import UnitSpec, WeightForm
     from nas.config.budget import DeviceLimits
     from nas.config.run import DeviceSection, RunConfig, ScenarioSection
     from nas.core.cost import Budget, ComputeUnit, CostEstimate
+    from nas.core.protocols import SearchSpace
+    from nas.core.scenario import ScenarioPoint
     from nas.pipeline.context import Context
-    from nas.search.exact import AdditiveCosts
-    from search_spaces.temporal import TemporalSpace
+    from nas.search.exact import AdditiveCosts, SearchCosts
 
 _RECORDS = ("profile", "records.jsonl")
 _log = logging.getLogger(__name__)
@@ -83,7 +86,7 @@ def load_predictor(context: Context) -> CostPredictor:
         InputError: The predictor's file is missing or damaged.
     """
     if context.config.calibrate is not None:
-        return latency_models.load_predictor(context.path("calibrate", "predictor.json"))
+        return latency_models.load_predictor(stage_folder(context, "calibrate") / "predictor.json")
     return prior_predictor(context.config, _failures(context))
 
 
@@ -98,10 +101,9 @@ def _failures(context: Context) -> tuple[Infeasible, ...]:
 
 
 def load_cost_table(context: Context) -> CostTable:
-    """Return the table that prices a generation with every candidate of the run's space."""
+    """Return the table that prices a generation with every architecture of the run's space, in the run's scenario."""
     predictor = load_predictor(context)
-    unit = prior_device(context).unit_for(context.scenario.compute_units).compute_unit
-    pipeline = build_pipeline(context, predictor, keeps_arenas=keeps_arenas(unit))
+    pipeline = _pipeline(context, predictor)
     config = context.config
     failures = () if config.budget.runs_on is None else _failures(context)
     demands = demands_of(config.device, config.budget, config.scenario, failures)
@@ -133,8 +135,42 @@ def demanded_units(
     return tuple(unit for unit in allowed if unit.compute_unit in runs_on)
 
 
-def additive_costs(table: CostTable, budget: Budget | None = None) -> AdditiveCosts:
-    """Return a table in the form that engines which solve fronts work on, with the limits beyond latency and memory."""
+def load_prices(context: Context) -> CostTable | JointCostTable:
+    """Return what prices every candidate of the search: a table, or one for each scenario that is a choice.
+
+    Blocks are priced once for all numbers of denoising steps.
+    """
+    if context.joint is None:
+        return load_cost_table(context)
+    tables: list[CostTable] = []
+    by_call: dict[ScenarioPoint, CostTable] = {}
+    for point in context.joint.points:
+        own = context_at(context, point)
+        call = replace(point, denoising_steps=None)
+        if call in by_call:
+            known = by_call[call]
+            tables.append(known.with_steps(own.scenario, _pipeline(own, known.predictor)))
+        else:
+            tables.append(load_cost_table(own))
+            by_call[call] = tables[-1]
+    return JointCostTable(context.joint, tables)
+
+
+def _pipeline(context: Context, predictor: CostPredictor) -> Pipeline:
+    unit = prior_device(context).unit_for(context.scenario.compute_units).compute_unit
+    return build_pipeline(context, predictor, keeps_arenas=keeps_arenas(unit))
+
+
+def additive_costs(table: CostTable | JointCostTable, budget: Budget | None = None) -> SearchCosts:
+    """Return prices in the form that engines which solve fronts work on, with the limits beyond latency and memory."""
+    from nas.search.exact import JointCosts
+
+    if isinstance(table, JointCostTable):
+        return JointCosts(parts=tuple(_additive(part, budget) for part in table.tables))
+    return _additive(table, budget)
+
+
+def _additive(table: CostTable, budget: Budget | None) -> AdditiveCosts:
     from nas.search.exact import AdditiveCosts, SlotSum
     from nas.search.exact.requirements import Requirement
 
@@ -159,11 +195,15 @@ def additive_costs(table: CostTable, budget: Budget | None = None) -> AdditiveCo
     )
 
 
-def latency_range_ms(table: CostTable, space: TemporalSpace) -> tuple[float, float]:
+def latency_range_ms(table: CostTable | JointCostTable, space: SearchSpace) -> tuple[float, float]:
     """Return the upper ends, as limits are held against them, of the cheapest and the dearest architecture.
 
     Exact, because a table's latency adds over slots: each slot's cheapest and dearest option are found on their own.
+    Of several scenarios the cheapest and the dearest count.
     """
+    if isinstance(table, JointCostTable):
+        ranges = [latency_range_ms(part, part.space) for part in table.tables]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
     import numpy as np
 
     ends: tuple[list[int], list[int]] = ([], [])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from latency_models.jobs import MeasurementJob, Prepared
 from latency_models.phases import OTHER_PHASES, Pipeline, phase_of_figures, phase_of_records, phase_of_workload
 from latency_models.profiles import call_label, read_profile
+from nas.pipeline.scenarios import stage_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,24 +75,42 @@ def phase_weights_mb(context: Context) -> float:
 def _price(context: Context, name: OtherPhase, predictor: CostPredictor) -> PhasePrice | None:
     phase: Any = getattr(context.config.phases, name)
     if phase.type == "stated":
-        return phase_of_figures(name, **phase.model_dump(exclude={"type"}))
+        price = phase_of_figures(name, **phase.model_dump(exclude={"type"}))
+        return _of_other_size(price, context) if name == "decoder" else price
     if phase.type == "workload":
         workload, calls = _described(context, name, phase)
         return phase_of_workload(name, workload, predictor, calls=calls)
     if phase.type == "profiled":
         profiles = read_profile(
-            context.path("profile", "records.jsonl"),
+            stage_folder(context, "profile") / "records.jsonl",
             scenario=call_label(context.scenario),
             device=context.config.device.name,
         )
-        return phase_of_records(
+        price = phase_of_records(
             name,
             profiles,
             calls=2 if name == "text_encoder" and context.scenario.guidance else 1,
             weights_mb=_weights_mb(context, name),
             coverage=context.config.budget.coverage,
         )
+        return _of_other_steps(price, context) if name == "overhead" else price
     return None
+
+
+def _of_other_size(price: PhasePrice, context: Context) -> PhasePrice:
+    """Return a decoder that was stated for the run's own clips in proportion to the pixels of others."""
+    stated, own = context.config.scenario, context.scenario
+    frame = own.height * own.width / (stated.height * stated.width)
+    ratio = frame * own.frames / stated.frames
+    if ratio == frame == 1.0:
+        return price
+    return price.scaled(ratio, why="its pixels and frames", activation_ratio=frame, in_domain=False)
+
+
+def _of_other_steps(price: PhasePrice, context: Context) -> PhasePrice:
+    """Return the sampler's arithmetic, measured for the run's own number of steps, for another: equal work a step."""
+    measured, own = context.config.scenario.denoising_steps, context.scenario.denoising_steps
+    return price if measured == own else price.scaled(own / measured, why=f"{own} steps, measured for {measured}")
 
 
 def _described(context: Context, name: OtherPhase, phase: WorkloadPhase) -> tuple[Workload, int]:

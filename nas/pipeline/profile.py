@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Literal
 
 from latency_models import MeasurementPlan, call_label, choose_networks, distinct_blocks, measure_all
 from latency_models.backends.fresh_process import FreshProcessBackend
 from latency_models.backends.torch_host import TorchHostBackend
+from latency_models.profiles import shape_label
 from nas.core.errors import UnavailableError
 from nas.pipeline.context import present
 from nas.pipeline.networks import block_job, network_jobs
 from nas.pipeline.phases import phase_jobs
+from nas.pipeline.scenarios import shape_contexts, stage_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +27,21 @@ _HOSTS: Mapping[str, Literal["cpu", "cuda"]] = {"host-cpu": "cpu", "host-cuda": 
 
 
 def perform(context: Context, folder: Path, progress: Progress) -> str:
-    """Measure; records already in ``records.jsonl`` are not measured again.
+    """Measure, at every frames and size that is a choice; records already in ``records.jsonl`` are not measured again.
 
     Raises:
         UnavailableError: The device is not this host.
         MeasurementError: A block cannot be run; what was measured is kept.
     """
+    shapes = shape_contexts(context)
+    texts = []
+    for own in shapes:
+        text = _measure(own, folder if own is context else stage_folder(own, "profile"), progress)
+        texts.append(f"{shape_label(own.scenario)}: {text}" if len(shapes) > 1 else text)
+    return "\n  ".join(texts)
+
+
+def _measure(context: Context, folder: Path, progress: Progress) -> str:
     section = present(context.config.profile, "profile")
     backend = host_backend(context)
     blocks = distinct_blocks(context.space, context.scenario)
@@ -37,11 +49,12 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     jobs = [block_job(spec, context.scenario, backend.device) for spec in blocks.values()]
     jobs += phase_jobs(context, backend.device)
     jobs += network_jobs(context.space, networks, context.scenario, backend.device)
+    start = time.monotonic()
     with FreshProcessBackend(backend) as renewed:
         profiles = measure_all(renewed, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
     return (
         f"measured {len(blocks)} blocks and {len(networks)} networks on {backend.name} "
-        f"({backend.describe().chip}), {len(profiles.records)} records"
+        f"({backend.describe().chip}), {len(profiles.records)} records, {time.monotonic() - start:.0f} s"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nas.core.errors import ConfigError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nas.config.search import SupernetEstimator
     from nas.core.protocols import Progress, QualityEstimator
+    from nas.models.stored_forms import StoredForm
     from nas.pipeline.context import Context
     from nas.quality.held_out_loss import SupernetQuality
 
@@ -29,10 +30,25 @@ def make_estimator(context: Context, folder: Path, progress: Progress) -> Qualit
     """
     section = context.config.quality
     if section.type == "supernet":
-        return _supernet(context, section, folder / "supernet", progress)
+        return in_scenario(context, _supernet(context, section, folder / "supernet", progress))
     from nas.quality.capacity import TemporalCapacity
 
-    return TemporalCapacity(context.space, context.scenario)
+    return in_scenario(context, TemporalCapacity(context.space, context.scenario))
+
+
+def in_scenario(context: Context, estimator: QualityEstimator) -> QualityEstimator:
+    """Return an estimator of the run's candidates: of pairs of architecture and scenario where both are searched.
+
+    What the estimator does not judge itself counts as the user stated in ``search.scenario.worth``, else as nothing.
+    """
+    if context.joint is None or context.config.search is None or context.config.search.scenario is None:
+        return estimator
+    from nas.quality.in_scenario import ScenarioQuality
+
+    stated, values = context.config.search.scenario.worth, context.joint.values
+    names = [name for name in values.names() if name not in getattr(estimator, "judges", ())]
+    worth = {name: getattr(stated, name) or (0.0,) * len(getattr(values, name)) for name in names}
+    return ScenarioQuality(context.joint, estimator, worth=worth)
 
 
 def require_toy_space(context: Context, what: str) -> None:
@@ -60,4 +76,11 @@ def _supernet(context: Context, section: SupernetEstimator, folder: Path, progre
     result = train_supernet(
         kit, data, options=section.options, folder=folder, streams=context.streams, progress=progress
     )
-    return supernet_quality(result.kit, seed=seed, trained_steps=result.steps, num_clips=section.held_out_clips)
+    return supernet_quality(
+        result.kit,
+        seed=seed,
+        trained_steps=result.steps,
+        num_clips=section.held_out_clips,
+        most_steps=max(context.joint.values.denoising_steps, default=0) if context.joint else 0,
+        form=cast("StoredForm", context.config.device.weights.form) if context.config.device.weights else "palettised",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from nas.core.pareto import reference_point
 from nas.core.resources import Resources
 from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.context import present
-from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table
+from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.quality import make_estimator
+from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from nas.runs.front import SelectionEffect
 
 
+logger = logging.getLogger(__name__)
+
+
 def perform(context: Context, folder: Path, progress: Progress) -> str:
     """Search the space of a run; goes on with the journal it finds.
 
@@ -40,20 +45,22 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         UnavailableError: The executor cannot start, was lost, or can never run what a task reserves.
     """
     section = present(context.config.search, "search")
-    table = load_cost_table(context)
-    budget = context.config.budget.build(*latency_range_ms(table, context.space))
+    table = load_prices(context)
+    for line in scenario_warnings(context.config):
+        logger.warning("%s", line)
+    budget = context.config.budget.build(*latency_range_ms(table, context.search_space))
     costs = additive_costs(table, budget)
-    bare = table.estimate(context.space.from_options([0] * len(table.num_options)))
-    refuse_impossible(costs, budget, space=context.space.identifier, faults=bare.infeasible)
+    bare = table.estimate(context.search_space.from_options([0] * len(table.num_options)))
+    refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
     options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
     with closing(_executor(section.executor)) as executor:
         executor.prepare(())
         estimator = make_estimator(context, folder, progress)
         result = search(
-            context.space,
+            context.search_space,
             engines.build(
                 section.engine.type,
-                context.space,
+                context.search_space,
                 options,
                 context.streams,
                 costs=costs,

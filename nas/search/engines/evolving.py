@@ -11,12 +11,13 @@ turns at the levels of peak memory, and all but the first at each level see valu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
+from nas.search.exact import JointCosts
 from nas.search.exact.problem import stack
 from nas.search.neighbours import cheapest, new_neighbour
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import SearchSpace
     from nas.core.rng import RandomStreams
-    from nas.search.exact import AdditiveCosts
+    from nas.search.exact import AdditiveCosts, SearchCosts
     from nas.search.exact.problem import FloatArray
     from nas.search.neighbours import Row
 
@@ -65,7 +66,7 @@ class GreedyEvolving:
         options: EvolvingOptions,
         streams: RandomStreams,
         *,
-        costs: AdditiveCosts,
+        costs: SearchCosts,
         budget: Budget,
     ) -> None:
         self._space = space
@@ -159,7 +160,7 @@ class GreedyEvolving:
         for index, (slot, option) in enumerate(actions):
             rows[index, slot] = option
         gain = np.array([values[slot][option] - values[slot][self._position[slot]] for slot, option in actions])
-        added = self._costs.latency_ms.total(rows) - self._costs.latency_ms.total(present)
+        added = self._costs.score(rows).latency_ms - self._costs.score(present).latency_ms
         level = self._levels[self._path % len(self._levels)]
         inside = self._costs.feasible(rows, replace(self._budget, peak_memory_mb=level))
         ratio = np.where(inside, gain / np.maximum(added, 1e-9), -np.inf)
@@ -188,12 +189,17 @@ class GreedyEvolving:
         return [changes[index] for index in order.tolist() if inside[index]][:count]
 
 
-def _memory_levels(costs: AdditiveCosts, budget: Budget) -> list[float | None]:
+def _memory_levels(costs: SearchCosts, budget: Budget) -> list[float | None]:
     """Return the upper ends of peak memory that paths keep to in turn, the budget's limit first."""
-    weights = 0.0 if costs.weights_mb is None else costs.weights_mb.base
-    activations = np.unique(np.concatenate([*costs.activation_mb, [costs.base_activation_mb]]))
-    highest = costs.highest_mb(activations[activations >= costs.base_activation_mb])
-    ends = np.unique(np.maximum(weights + highest, costs.floor_high_mb))
+    parts = costs.parts if isinstance(costs, JointCosts) else (cast("AdditiveCosts", costs),)
+    ends = np.unique(np.concatenate([_memory_ends(part) for part in parts]))
     if budget.peak_memory_mb is not None:
         ends = ends[ends < budget.peak_memory_mb]
     return [budget.peak_memory_mb, *ends[::-1].tolist()]
+
+
+def _memory_ends(costs: AdditiveCosts) -> FloatArray:
+    weights = 0.0 if costs.weights_mb is None else costs.weights_mb.base
+    activations = np.unique(np.concatenate([*costs.activation_mb, [costs.base_activation_mb]]))
+    highest = costs.highest_mb(activations[activations >= costs.base_activation_mb])
+    return np.maximum(weights + highest, costs.floor_high_mb)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import SearchSpace
     from nas.core.rng import RandomStreams
-    from nas.search.exact import AdditiveCosts
+    from nas.search.exact import SearchCosts
     from nas.search.neighbours import Row
 
 
@@ -54,7 +54,7 @@ class RegularisedEvolution:
         options: RegularisedOptions,
         streams: RandomStreams,
         *,
-        costs: AdditiveCosts,
+        costs: SearchCosts,
         budget: Budget,
     ) -> None:
         self._space = space
