@@ -2,6 +2,7 @@
 
 Of the labels of one cell of a grid over all columns but the latency the fastest is kept. Latency then never gets worse,
 so a tight time limit stays exact; what is lost in the other columns is the most that a dropped label was better by.
+Groups of labels, which are not compared with each other, have grids of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ import numpy as np
 if TYPE_CHECKING:
     from nas.search.exact.tables import FloatArray, IntArray
 
+Columns = Mapping[str, "FloatArray"]
+
 # Fewer labels than this are not worth a loss, nor is a grid that leaves more than this part of them.
 _FEWEST_LABELS = 256
 _MOST_LEFT_RATIO = 0.8
+# Labels are thinned out before dominance when there are this many times too many, to this many times the number wanted.
+_FAR_TOO_MANY = 16
+_EARLY = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,65 +33,64 @@ class Coarsening:
     Attributes:
         max_labels: Labels kept after a slot; no limit when ``None``.
         tolerances: Losses allowed by column over the whole sweep; columns left out lose nothing by them.
-        losses: Losses by column so far, summed over the slots behind and the present one's worst group.
+        losses: Losses by column so far: every thinning adds the most that it lost.
+        slots_left: Slots that the rest of the tolerances is to last for.
     """
 
     max_labels: int | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
-    _slot: dict[str, float] = field(default_factory=dict)
-    _slots_left: int = 1
+    slots_left: int = 1
 
-    def start_slot(self, slots_left: int) -> None:
-        """Begin a slot; ``slots_left`` counts it and those behind it."""
-        for name, loss in self._slot.items():
-            self.losses[name] = self.losses.get(name, 0.0) + loss
-        self._slot = {}
-        self._slots_left = slots_left
+    def thinned_early(self, columns: Columns, groups: IntArray, num_groups: int) -> IntArray:
+        """Return which labels are worth a test of dominance, when there are far more than may stay."""
+        everyone = np.arange(len(groups))
+        if self.max_labels is None or len(groups) <= _FAR_TOO_MANY * self.max_labels:
+            return everyone
+        capacity = max(1, self.max_labels // num_groups)
+        return self._fastest(columns, everyone, _numbered(columns, groups, everyone, _EARLY * capacity))
 
-    def finish(self) -> None:
-        """End the last slot."""
-        self.start_slot(1)
-
-    def thinned(self, columns: Mapping[str, FloatArray], kept: IntArray, num_groups: int) -> IntArray:
-        """Return which of the labels ``kept``, sorted by latency, stay in one of ``num_groups`` groups."""
-        if self.tolerances and len(kept) > _FEWEST_LABELS // num_groups:
+    def thinned(self, columns: Columns, groups: IntArray, kept: IntArray, num_groups: int) -> IntArray:
+        """Return which of the labels ``kept``, in order of group and latency, stay; ``groups`` are those of all."""
+        if self.tolerances and len(kept) > _FEWEST_LABELS:
             widths = {name: self._width(name) for name in columns if name != "latency"}
-            fewer = self._fastest(columns, kept, _cells_of_width(columns, kept, widths))
-            kept = kept if fewer is None else fewer
+            cells = _of_width(columns, groups, kept, widths)
+            if len(np.unique(cells)) <= _MOST_LEFT_RATIO * len(kept):
+                kept = self._fastest(columns, kept, cells)
         capacity = None if self.max_labels is None else max(1, self.max_labels // num_groups)
         if capacity is not None and len(kept) > capacity:
-            cells = _cells_of_number(columns, kept, capacity)
-            kept = self._take(columns, kept, *_first_of_each(cells))
+            sizes = np.bincount(groups[kept], minlength=num_groups)
+            many = sizes[groups[kept]] > capacity
+            thinned = self._fastest(columns, kept[many], _numbered(columns, groups, kept[many], capacity))
+            many[many] = np.isin(kept[many], thinned, assume_unique=True, invert=True)
+            kept = kept[~many]
         return kept
 
     def _width(self, name: str) -> float:
-        return max(0.0, self.tolerances.get(name, 0.0) - self.losses.get(name, 0.0)) / self._slots_left
+        return max(0.0, self.tolerances.get(name, 0.0) - self.losses.get(name, 0.0)) / self.slots_left
 
-    def _fastest(self, columns: Mapping[str, FloatArray], kept: IntArray, cells: IntArray) -> IntArray | None:
-        first, cell_of = _first_of_each(cells)
-        if len(first) > _MOST_LEFT_RATIO * len(kept):
-            return None
-        return self._take(columns, kept, first, cell_of)
-
-    def _take(self, columns: Mapping[str, FloatArray], kept: IntArray, first: IntArray, cell_of: IntArray) -> IntArray:
+    def _fastest(self, columns: Columns, kept: IntArray, cells: IntArray) -> IntArray:
+        """Return the fastest label of each cell, in the order of ``kept``, and count what the others were better by."""
+        if not len(kept):
+            return kept
+        num_cells = int(cells.max()) + 1
+        latency = columns["latency"][kept]
+        lowest = np.full(num_cells, np.inf)
+        np.minimum.at(lowest, cells, latency)
+        position = np.full(num_cells, -1)
+        fastest = np.flatnonzero(latency == lowest[cells])[::-1]
+        position[cells[fastest]] = fastest  # of equals the first
         for name, row in columns.items():
             if name != "latency":
                 values = row[kept]
-                loss = float((values[first][cell_of] - values).max())
-                self._slot[name] = max(self._slot.get(name, 0.0), loss)
-        return kept[np.sort(first)]
+                loss = float((values[position[cells]] - values).max())
+                self.losses[name] = self.losses.get(name, 0.0) + loss
+        return np.asarray(kept[np.sort(position[position >= 0])])
 
 
-def _first_of_each(cells: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the position of the first label of each cell, and the cell of each label."""
-    _, first, cell_of = np.unique(cells, return_index=True, return_inverse=True)
-    return first, cell_of
-
-
-def _cells_of_width(columns: Mapping[str, FloatArray], kept: IntArray, widths: Mapping[str, float]) -> IntArray:
-    """Return the cell of each label in a grid of given widths; columns of width 0 keep all their values apart."""
-    cells = np.zeros(len(kept), dtype=np.int64)
+def _of_width(columns: Columns, groups: IntArray, kept: IntArray, widths: Mapping[str, float]) -> IntArray:
+    """Return the cell of each label in grids of given widths; columns of width 0 keep all their values apart."""
+    cells = groups[kept]
     for name, width in widths.items():
         row = columns[name][kept]
         if width > 0:
@@ -96,14 +101,22 @@ def _cells_of_width(columns: Mapping[str, FloatArray], kept: IntArray, widths: M
     return cells
 
 
-def _cells_of_number(columns: Mapping[str, FloatArray], kept: IntArray, capacity: int) -> IntArray:
-    """Return the cell of each label in a grid of at most ``capacity`` cells; quality gets most of them."""
+def _numbered(columns: Columns, groups: IntArray, kept: IntArray, capacity: int) -> IntArray:
+    """Return the cell of each label in grids of at most ``capacity`` cells a group; quality gets most of them."""
+    if not len(kept):
+        return kept
+    own_groups = groups[kept]
+    num_groups = int(own_groups.max()) + 1
     others = [name for name in columns if name not in ("latency", "quality")]
     num_bins = dict.fromkeys(others, max(1, round((capacity / 4) ** (1 / (1 + len(others))))))
     num_bins["quality"] = max(1, capacity // int(np.prod([num_bins[name] for name in others])))
-    cells = np.zeros(len(kept), dtype=np.int64)
+    cells = own_groups
     for name, bins in num_bins.items():
         row = columns[name][kept]
-        span = float(np.ptp(row)) or 1.0
-        cells = cells * bins + np.minimum(((row - row.min()) / span * bins).astype(np.int64), bins - 1)
+        low, high = np.full(num_groups, np.inf), np.full(num_groups, -np.inf)
+        np.minimum.at(low, own_groups, row)
+        np.maximum.at(high, own_groups, row)
+        span = np.where(high > low, high - low, 1.0)
+        own = ((row - low[own_groups]) / span[own_groups] * bins).astype(np.int64)
+        cells = cells * bins + np.minimum(own, bins - 1)
     return cells

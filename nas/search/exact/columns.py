@@ -30,7 +30,8 @@ LATENCY_OF = "latency of "
 class Column:
     """One figure of a label, minimised.
 
-    ``compared`` says whether dominance looks at it, ``objective`` whether it does so even below the limit.
+    ``compared`` says whether dominance looks at it, ``objective`` whether it does so even below the limit. What
+    ``follows`` another column is a multiple of it, base aside, and so is what it loses.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Column:
     limit: float | None = None
     compared: bool = True
     objective: bool = False
+    follows: tuple[str, float] | None = None
 
     @property
     def is_latency(self) -> bool:
@@ -182,24 +184,31 @@ def _without_repeats(columns: list[Column]) -> list[Column]:
     result: list[Column] = []
     for column in columns:
         plain = [other for other in result if other.objective and other.compared]
-        deciding = [other for other in plain if not (several and other.is_latency)]
-        decided = not column.is_latency and any(_factor(column.table, other.table) for other in deciding)
-        if decided:
-            result.append(replace(column, compared=False))
-        elif column.objective or not _tightened(result, column):
-            result.append(column)
+        deciding = [] if column.is_latency else [other for other in plain if not (several and other.is_latency)]
+        result.append(_following(column, deciding) or _tightening(column, result) or column)
     return result
 
 
-def _tightened(columns: list[Column], new: Column) -> bool:
-    """Let a limit-only column proportional to ``new`` take its limit too; return whether there is one."""
+def _following(column: Column, deciding: list[Column]) -> Column | None:
+    """Return the column as one that another one decides, if one of ``deciding`` does."""
+    for other in deciding:
+        factor = _factor(column.table, other.table)
+        if factor:
+            return replace(column, compared=False, follows=(other.name, factor))
+    return None
+
+
+def _tightening(column: Column, columns: list[Column]) -> Column | None:
+    """Let a proportional limit-only column of ``columns`` take the limit too; return ``column`` as following it."""
+    if column.objective or column.limit is None:
+        return None
     for index, other in enumerate(columns):
-        factor = _factor(new.table, other.table)
-        if factor and not other.objective and other.compared and other.limit is not None and new.limit is not None:
-            limit = other.table.base + (new.limit - new.table.base) / factor
+        factor = _factor(column.table, other.table)
+        if factor and not other.objective and other.compared and other.limit is not None:
+            limit = other.table.base + (column.limit - column.table.base) / factor
             columns[index] = replace(other, limit=min(limit, other.limit))
-            return True
-    return False
+            return replace(column, compared=False, follows=(other.name, factor))
+    return None
 
 
 def _factor(first: SlotSum, second: SlotSum) -> float:

@@ -93,14 +93,20 @@ class _Effort:
 
     def coarsening(self, case: Case) -> Coarsening:
         """Return the coarsening of one case."""
+        if not self.losses:
+            return Coarsening(max_labels=self.max_labels)
         tolerances = {}
         for column in case.columns:
             if column.objective:
                 tolerances[column.name] = self.losses.get("latency" if column.is_latency else column.name, 0.0)
-            elif column.limit is not None and self.limits_ratio:
+            elif column.limit is not None:
                 room = column.limit - extremes(column.table, case.allowed)[0]
                 tolerances[column.name] = max(0.0, self.limits_ratio * room)
-        return Coarsening(max_labels=self.max_labels, tolerances=tolerances if self.losses else {})
+        for column in case.columns:
+            if column.follows is not None:
+                name, factor = column.follows
+                tolerances[name] = min(tolerances[name], tolerances[column.name] / factor)
+        return Coarsening(max_labels=self.max_labels, tolerances=tolerances)
 
 
 def _ranges(front: ExactFront, ratio: float) -> dict[str, float]:
@@ -123,6 +129,8 @@ def _solve(problem: AdditiveProblem, budget: Budget, effort: _Effort, *, paramet
         num_cases += 1
         most_labels = max(most_labels, sweep.most_labels)
         own = coarsening.losses
+        for name, followed, factor in [(column.name, *column.follows) for column in case.columns if column.follows]:
+            own[name] = factor * own.get(followed, 0.0)
         own["weights"] = own.get("weights", 0.0) + case.activation_loss_mb
         for name, loss in own.items():
             losses[name] = max(losses.get(name, 0.0), loss)

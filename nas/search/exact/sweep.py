@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,11 +55,10 @@ class Sweep:
         num_slots = len(self._allowed)
         history = []
         for slot in range(num_slots):
-            self._coarsening.start_slot(num_slots - slot)
+            self._coarsening.slots_left = num_slots - slot
             labels = self._extend(labels, slot)
             self.most_labels = max(self.most_labels, len(labels.last))
             history.append((labels.last, labels.parent))
-        self._coarsening.finish()
         options = np.zeros((len(labels.last), num_slots), dtype=np.int64)
         index = np.arange(len(labels.last))
         for slot in reversed(range(num_slots)):
@@ -72,18 +70,14 @@ class Sweep:
     def _extend(self, labels: _Labels, slot: int) -> _Labels:
         """Return the labels after ``slot``: every label with every option, but for what cannot reach the front."""
         extended = self._with_every_option(labels, slot)
-        num_options = len(self._allowed[slot])
-        edges = [0, len(extended.last)]
-        if self._grouped and slot < len(self._allowed) - 1:
-            edges = np.searchsorted(extended.last, np.arange(num_options + 1)).tolist()
-        compared = self._compared(extended, slot)
-        kept = [np.zeros(0, dtype=np.int64)]
-        for start, stop in pairwise(edges):
-            if stop > start:
-                columns = {name: row[start:stop] for name, row in compared.items()}
-                front = dominance.keep(list(columns.values()))
-                kept.append(start + self._coarsening.thinned(columns, front, len(edges) - 1))
-        return extended.take(np.concatenate(kept))
+        columns = self._compared(extended, slot)
+        apart = self._grouped and slot < len(self._allowed) - 1
+        groups = extended.last if apart else np.zeros(len(extended.last), dtype=np.int64)
+        num_groups = len(self._allowed[slot]) if apart else 1
+        kept = self._coarsening.thinned_early(columns, groups, num_groups)
+        fewer = {name: row[kept] for name, row in columns.items()}
+        kept = kept[dominance.keep(list(fewer.values()), groups[kept] if apart else None)]
+        return extended.take(self._coarsening.thinned(columns, groups, kept, num_groups))
 
     def _with_every_option(self, labels: _Labels, slot: int) -> _Labels:
         """Return ``labels`` extended, option by option, without those that break a limit whatever follows."""
