@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Levels outside are not told apart: no error model is known that far out.
 _LEAST_LEVEL, _MOST_LEVEL = 1e-4, 1.0 - 1e-4
-_HALVINGS = 40
+_HALVINGS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,7 +210,7 @@ def upper_ends(
     price: WorkloadPrice, ratios: IntervalRatios, calls: int, pipeline: Pipeline, upper: UpperRatios
 ) -> UpperEnds:
     """Return the one-sided ends of a generation."""
-    inside_ms, outside_ms = _parts_ms(price, calls)
+    inside_ms, outside_ms = parts_ms(price, calls)
     near = float(ratios.upper_at(upper, 0.0 if ratios.domain is None else ratios.domain.distance(price)))
     activation_mb = max((block.activation_mb for block in price.blocks), default=0.0)
     peak_mb = pipeline.memory().peak_mb(np.array([price.weights_mb]), np.array([activation_mb]), upper.memory)
@@ -221,15 +221,15 @@ def upper_ends(
     )
 
 
-def _parts_ms(price: WorkloadPrice, calls: int) -> tuple[float, float]:
-    """Return the time of all calls inside the domain and outside it."""
+def parts_ms(price: WorkloadPrice, calls: int) -> tuple[float, float]:
+    """Return the time of all calls that the domain covers, the overhead's included, and that of the other blocks."""
     inside = calls * (price.overhead_ms + sum(block.latency_ms for block in price.blocks if block.in_domain))
     return inside, calls * sum(block.latency_ms for block in price.blocks if not block.in_domain)
 
 
 def _denoiser_ms(price: WorkloadPrice, ratios: IntervalRatios, calls: int) -> tuple[float, float, float]:
     """Return low end, prediction and high end of all denoiser calls."""
-    inside, outside = _parts_ms(price, calls)
+    inside, outside = parts_ms(price, calls)
     ends = ratios.latency_at(0.0 if ratios.domain is None else ratios.domain.distance(price))
     low, high = (inside * float(ends[end]) + outside * ratios.outside[end] for end in (0, 1))
     return low, inside + outside, high

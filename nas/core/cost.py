@@ -144,6 +144,14 @@ class CostEstimate:
             if not isfinite(value) or value < 0:
                 raise ValueError(f"cost.{name} must be finite and not negative, got {value}")
 
+    def limit_end_ms(self, probability: float | None) -> float:
+        """Return the end of latency that a limit with or without a probability is held against.
+
+        Raises:
+            ValueError: The cost has no one-sided ends.
+        """
+        return _ends(self, probability)[0]
+
     @property
     def objective_ms(self) -> float:
         """Latency that a search minimises: over all devices where there are several."""
@@ -234,11 +242,7 @@ class Budget:
 
 def _broken(budget: Budget | DeviceBudget, cost: CostEstimate | DeviceCost, device: str = "") -> Iterator[Violation]:
     """Yield the limits on latency, memory and package that a cost breaks."""
-    latency_ms, memory_mb = cost.latency_interval_ms.high, cost.memory_interval_mb.high
-    if budget.probability is not None:
-        if cost.upper is None:
-            raise ValueError(f"the cost has no one-sided ends, which a probability of {budget.probability} needs")
-        latency_ms, memory_mb = cost.upper.latency_ms, cost.upper.memory_mb
+    latency_ms, memory_mb = _ends(cost, budget.probability)
     pairs: tuple[tuple[Limit, float | None, float | None], ...] = (
         ("latency_ms", budget.latency_ms, latency_ms),
         ("peak_memory_mb", budget.peak_memory_mb, memory_mb),
@@ -249,6 +253,14 @@ def _broken(budget: Budget | DeviceBudget, cost: CostEstimate | DeviceCost, devi
             raise ValueError(f"the cost has no {limit}, which the budget limits")
         if allowed is not None and value is not None and value > allowed:
             yield Violation(limit=limit, allowed=float(allowed), value=value, device=device)
+
+
+def _ends(cost: CostEstimate | DeviceCost, probability: float | None) -> tuple[float, float]:
+    if probability is None:
+        return cost.latency_interval_ms.high, cost.memory_interval_mb.high
+    if cost.upper is None:
+        raise ValueError(f"the cost has no one-sided ends, which a probability of {probability} needs")
+    return cost.upper.latency_ms, cost.upper.memory_mb
 
 
 def _placement_violation(cost: CostEstimate | DeviceCost, device: str = "") -> tuple[Violation, ...]:

@@ -7,7 +7,7 @@ from math import floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.core.cost import Interval
+    from nas.core.cost import Budget, DeviceBudget, Interval
 
 ABSENT = "—"
 
@@ -154,3 +154,22 @@ def memory_with_interval(megabytes: float, range_: Interval | None, origin: str)
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def budget_words(budget: Budget | DeviceBudget) -> str:
+    """Return the limits of a budget in words, empty where it has none."""
+    parts = []
+    if budget.latency_ms is not None:
+        parts.append(f"latency at most {latency(budget.latency_ms)}")
+    if budget.peak_memory_mb is not None:
+        parts.append(f"peak memory at most {memory(budget.peak_memory_mb)}")
+    parameters = getattr(budget, "parameters", None)
+    if parameters is not None:
+        parts.append(f"at most {count(parameters)} parameters")
+    if budget.package_mb is not None:
+        parts.append(f"package at most {memory(budget.package_mb)}")
+    if budget.runs_on:
+        parts.append(f"every block on {' or '.join(budget.runs_on)}")
+    if budget.probability is not None:
+        parts.append(f"kept with probability {budget.probability:g}")
+    return ", ".join(parts)

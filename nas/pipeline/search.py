@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas.core.pareto import reference_point
 from nas.core.resources import Resources
 from nas.core.units import latency_with_interval, memory_with_interval
+from nas.pipeline.chances import chance_words, choose, device_chances
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.quality import make_estimator
@@ -23,13 +24,14 @@ from nas.search.impossible import refuse_impossible
 from nas.search.loop import search
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.config.search import RayExecutor, SerialExecutor
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import CostModel, Executor, Progress
     from nas.pipeline.context import Context
-    from nas.runs.front import SelectionEffect
+    from nas.runs.front import DeviceChances, SelectionEffect
 
 
 logger = logging.getLogger(__name__)
@@ -79,9 +81,11 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         )
     latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
     reference = (latency_ms, memory_mb, quality)
-    chosen = result.front.select(section.select)
     members = tuple(_with_split(member, table) for member in result.front.members)
     effect = selection_effect(context, table, result.evaluations, members, budget)
+    found = [member.architecture for member in members]
+    chances = device_chances(table, found, budget, device=context.config.device.name, effect=effect)
+    chosen = choose(result.front, section.select, chances)
     write_front(
         folder / "front.json",
         FrontFile(
@@ -95,6 +99,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             screened=result.screened,
             complete=result.complete,
             selection_effect=effect,
+            chances=chances,
         ),
     )
     cost = chosen.cost
@@ -103,13 +108,18 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         f"chose {chosen.architecture.digest} ({section.select}): "
         f"{latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin)}, "
         f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "
-        f"{cost.parameters:,} parameters{_effect_words(effect, chosen)}"
+        f"{cost.parameters:,} parameters{_effect_words(effect, chosen)}{_chance_words(chances, chosen)}"
     )
 
 
 def _with_split(member: Evaluation, table: CostModel) -> Evaluation:
     """Return a member of the front with the split of its cost, which the journal does not keep."""
     return replace(member, cost=member.cost.with_split_of(table.estimate(member.architecture)))
+
+
+def _chance_words(chances: Sequence[DeviceChances], chosen: Evaluation) -> str:
+    words = chance_words(chances, chosen.architecture.digest)
+    return f"; {words}" if words else ""
 
 
 def _effect_words(effect: SelectionEffect | None, chosen: Evaluation) -> str:

@@ -140,7 +140,7 @@ def _selector(pool: Sequence[Evaluation], budget: Budget) -> Select:
     import numpy as np
 
     costs = [evaluation.cost for evaluation in pool]
-    upper = np.array([cost.latency_interval_ms.high / cost.latency_ms for cost in costs])
+    upper = np.array([cost.limit_end_ms(budget.probability) / cost.latency_ms for cost in costs])
     memory_mb = [cost.peak_memory_mb for cost in costs]
     worse = [-evaluation.quality.score if evaluation.quality else 0.0 for evaluation in pool]
     limit_ms = np.inf if budget.latency_ms is None else budget.latency_ms

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nas.core.broken_limits import broken_limits
 from nas.core.errors import ConfigError, NasError
 from nas.core.schema import to_data
+from nas.pipeline.show_limits import chance_cells as _chance_cells
+from nas.pipeline.show_limits import chance_head as _chance_head
+from nas.pipeline.show_limits import limit_lines
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 from nas.search.prices import cost_differences
@@ -37,10 +40,10 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
         width = f"{front.budget.coverage:.0%} interval"
         head = (
             f"{'network':<18}{'latency ms':>12}{width:>22}{'after selection':>22}{'peak MB':>10}{'parameters':>14}"
-            f"{'quality':>10}"
+            f"{'quality':>10}{_chance_head(front)}"
         )
         rows = [_front_row(member, front) for member in front.members]
-        return to_data(front), "\n".join([head, *rows, *_screened_lines(context)])
+        return to_data(front), "\n".join([head, *rows, *limit_lines(front), *_screened_lines(context)])
     wanted = digest or front.selected
     for member in front.members:
         if member.architecture.digest == wanted:
@@ -91,7 +94,7 @@ def _front_row(member: Evaluation, front: FrontFile) -> str:
     mark = "*" if digest == front.selected else " "
     return (
         f"{digest}{mark} {cost.latency_ms:>12.1f}{interval:>22}{allowed:>22}{cost.peak_memory_mb:>10.1f}"
-        f"{cost.parameters:>14,}{score:>10}{outside}"
+        f"{cost.parameters:>14,}{score:>10}{_chance_cells(digest, front)}{outside}"
     )
 
 

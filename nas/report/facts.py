@@ -19,6 +19,7 @@ from nas.core.units import (
     significant,
 )
 from nas.report.figures import temporal_layers
+from nas.report.limits import Fact, limit_facts
 from nas.report.run_files import StageState
 
 if TYPE_CHECKING:
@@ -28,17 +29,6 @@ if TYPE_CHECKING:
 
 # Metrics that are shares of clips judged right; the rest (flicker, jitter, …) are amounts, lower is better.
 ACCURACIES = ("colour", "shape", "direction", "motion", "mean")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """One labelled figure with how it was obtained; ``tone`` marks good and bad news."""
-
-    label: str
-    value: str
-    detail: str = ""
-    origin: str = ""
-    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +119,7 @@ def _headline_facts(files: RunFiles, chosen: Evaluation) -> list[Fact]:
         Fact(label="Parameters", value=count(cost.parameters), detail="of the denoiser", origin="counted"),
     ]
     facts += _selection_facts(files, chosen)
+    facts += limit_facts(files.front, chosen) if files.front else []
     if chosen.quality:
         error = chosen.quality.standard_error
         spread = f" ± {significant(error, 2)} (standard error)" if error is not None else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.files import write_text_atomically
 from nas.report.breakdown import breakdown_figure
+from nas.report.limits import CHANCE_COLUMNS, DEVICE_COLUMNS, chance_rows, device_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ Row = tuple[Any, ...]
 _EVALUATION_COLUMNS = (
     "number", "digest", "state", "latency_ms", "latency_low_ms", "latency_high_ms", "peak_memory_mb", "memory_low_mb",
     "memory_high_mb", "parameters", "quality", "quality_standard_error", "origin", "device", "in_front", "selected",
-    "in_domain", "selected_low_ms", "selected_high_ms",
+    "in_domain", "selected_low_ms", "selected_high_ms", "package_mb", "objective_ms",
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def write_tables(
             _phases(files.selected),
         ),
         "blocks": (("block", "role", "latency_ms", "memory_mb", "compute_unit"), _blocks(files.selected)),
+        "chances": (CHANCE_COLUMNS, chance_rows(files.front)),
+        "devices": (DEVICE_COLUMNS, device_rows(files.front)),
         "predicted_measured": (
             ("set", "network", "unit", "measured", "predicted", "low", "high", "covered"),
             _compared(agreements),
@@ -104,6 +107,7 @@ def _evaluations(files: RunFiles) -> Iterable[Row]:
             cost.memory_interval_mb.high, cost.parameters, quality.score if quality else None,
             quality.standard_error if quality else None, cost.origin, cost.device, digest in members,
             digest == selected, cost.in_domain, allowed.low if allowed else None, allowed.high if allowed else None,
+            cost.package_mb, cost.objective_ms,
         )  # fmt: skip
 
 

@@ -49,11 +49,50 @@ class SelectionEffect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberChance:
+    """Probability that a device keeps its limits with one member of the front.
+
+    ``after_selection`` allows for the member's having been selected; None where that could not be replayed.
+    """
+
+    digest: str
+    probability: float
+    after_selection: float | None = None
+
+    @property
+    def known(self) -> float:
+        """The probability that allows for the selection, where there is one."""
+        return self.probability if self.after_selection is None else self.after_selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChances:
+    """Probabilities that one device keeps its limits on latency and memory together.
+
+    Attributes:
+        device: Its name.
+        asked: The probability that the budget asks for; None where it asks for none.
+        basis: What the probabilities rest on, in words: held-out errors, or a stated prior that nothing has checked.
+        members: One for each member of the front.
+    """
+
+    device: str
+    asked: float | None
+    basis: str
+    members: tuple[MemberChance, ...]
+
+    def of(self, digest: str) -> MemberChance | None:
+        """Return the probability of a member."""
+        return next((member for member in self.members if member.digest == digest), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontFile:
     """A front, the budget it keeps and its selection.
 
     ``reference`` is (latency ms, peak memory MB, negated quality), the corner ``hypervolume`` is measured from.
-    ``screened`` and ``complete`` count the evaluations of the whole search in those states.
+    ``screened`` and ``complete`` count the evaluations of the whole search in those states. ``chances`` holds the
+    probability that the limits are kept, for each device with limits on latency or memory.
     """
 
     members: tuple[Evaluation, ...]
@@ -66,6 +105,7 @@ class FrontFile:
     screened: int
     complete: int
     selection_effect: SelectionEffect | None = None
+    chances: tuple[DeviceChances, ...] = ()
 
     @property
     def front(self) -> ParetoFront:
