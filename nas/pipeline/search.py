@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nas.core.errors import InputError
 from nas.core.pareto import reference_point
 from nas.core.resources import Resources
 from nas.core.units import latency_with_interval, memory_with_interval
@@ -22,6 +23,7 @@ from nas.runs.outcomes import Outcomes
 from nas.search import engines
 from nas.search.impossible import refuse_impossible
 from nas.search.loop import search
+from nas.search.prices import cost_differences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,8 +115,20 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
 
 
 def _with_split(member: Evaluation, table: CostModel) -> Evaluation:
-    """Return a member of the front with the split of its cost, which the journal does not keep."""
-    return replace(member, cost=member.cost.with_split_of(table.estimate(member.architecture)))
+    """Return a member of the front with the split of its cost, which the journal does not keep.
+
+    Raises:
+        InputError: It was priced otherwise: the journal is of several calibrations.
+    """
+    again = table.estimate(member.architecture)
+    differences = cost_differences(member.cost, again)
+    if differences:
+        raise InputError(
+            f"evaluation {member.number} of the journal was priced with another calibration than the present one: "
+            f"{'; '.join(differences)}",
+            hint="start the search afresh: nas search RUN --force",
+        )
+    return replace(member, cost=member.cost.with_split_of(again))
 
 
 def _chance_words(chances: Sequence[DeviceChances], chosen: Evaluation) -> str:

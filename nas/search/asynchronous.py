@@ -60,8 +60,7 @@ class AsynchronousSearch:
         """Tell the journal, in the order of the asking."""
         ledger = self.ledger
         records = ledger.journal.read()
-        for record in records:
-            ledger.check_price(record)
+        ledger.check_prices(records)
         for record in sorted(records, key=lambda record: note(record, "asked")):
             self.engine.tell([record])
             self.asked = note(record, "asked") + 1

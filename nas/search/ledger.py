@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Stop = Literal["evaluations", "exhausted", "patience"]
 Identity = tuple[str, int | None]  # digest and level
 
+CHECKED_RECORDS = 1000
+
 
 class EvaluationLog(Protocol):
     """Where evaluations are kept; ``nas.runs.Journal`` is one."""
@@ -109,12 +111,23 @@ class Ledger:
         self.paid += self.price_of(evaluations)
         self.screened += sum(record.state == "screened" for record in evaluations)
 
-    def check_price(self, record: Evaluation) -> None:
+    def check_prices(self, records: Sequence[Evaluation]) -> None:
         """Check that the cost model still says what the journal holds: a front never mixes two price lists.
+
+        Of many records a sample is priced, spread evenly with both ends: another calibration changes most prices, and
+        a journal of 100,000 is to open in a second. The front's members are all priced when it is written.
 
         Raises:
             InputError: It does not.
         """
+        places: Sequence[int] = range(len(records))
+        if len(records) > CHECKED_RECORDS:
+            step = (len(records) - 1) / (CHECKED_RECORDS - 1)
+            places = sorted({round(index * step) for index in range(CHECKED_RECORDS)})
+        for place in places:
+            self._check_price(records[place])
+
+    def _check_price(self, record: Evaluation) -> None:
         self.space.validate(record.architecture)
         cost = self.cost_model.estimate(record.architecture)
         differences = cost_differences(record.cost, cost)

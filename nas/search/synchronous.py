@@ -103,8 +103,9 @@ class SynchronousSearch:
         """Tell the journal's batches but the last; return the number of the last and its records, if any."""
         ledger = self.ledger
         batches: dict[int, list[Evaluation]] = {}
-        for record in ledger.journal.read():
-            ledger.check_price(record)
+        records = ledger.journal.read()
+        ledger.check_prices(records)
+        for record in records:
             batches.setdefault(note(record, "batch"), []).append(record)
         if not batches:
             return 0, []

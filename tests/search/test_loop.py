@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -357,6 +357,18 @@ def test_journal_of_another_seed_is_refused() -> None:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """The problem's prices, and whose were asked for."""
+
+    problem: AdditiveProblem
+    priced: list[str] = field(default_factory=list)
+
+    def estimate(self, architecture: Architecture) -> CostEstimate:
+        self.priced.append(architecture.digest)
+        return self.problem.cost(architecture)
+
+
+@dataclass(frozen=True)
 class Repriced:
     """The problem's prices after another calibration."""
 
@@ -391,6 +403,18 @@ def test_journal_of_another_calibration_is_refused_before_the_engine_learns_from
     assert caught.value.hint == "start the search afresh: nas search RUN --force"
     assert engine.told == []
     assert journal.path.read_bytes() == before
+
+
+def test_of_a_long_journal_a_sample_is_priced_again() -> None:
+    problem = AdditiveProblem(FlatSpace(num_slots=6))
+    journal = MemoryJournal()
+    run(problem, build(problem), journal=journal, evaluations=1800, batch=100)
+    prices = Counted(problem)
+    run(problem, build(problem), journal=journal, evaluations=1800, batch=100, cost_model=prices)
+    assert len(prices.priced) < 1500  # the sample, and the last batch, which is asked again
+    assert {one.architecture.digest for one in (journal.records[0], journal.records[-1])} <= set(prices.priced)
+    with pytest.raises(InputError, match="evaluation 0 was priced with another calibration"):
+        run(problem, build(problem), journal=journal, cost_model=Repriced(problem, {"latency_ms": 1.0}))
 
 
 def test_journal_of_another_budget_is_refused() -> None:
