@@ -40,7 +40,7 @@ TORCH_PACKAGES = ("nas.models", "nas.training", "nas.export", "nas.quality")
 AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {
     "torch": TORCH_PACKAGES,
     "diffusers": ("nas.models.unet", "nas.models.temporal", "nas.models.build"),  # they subclass or assemble its blocks
-    "optuna": ("nas.search.engines.optuna_samplers",),
+    "optuna": ("nas.search.engines.optuna_samplers", "nas.search.optuna_mirror"),
     "numpy": ("latency_models", "nas.search", "nas.report", *TORCH_PACKAGES),
     **dict.fromkeys(
         ("coremltools", "ray", "pandas", "sklearn", "scipy", "plotly", "jinja2", "accelerate", "matplotlib"), ()
@@ -49,7 +49,7 @@ AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {
 # Library → packages or modules that may import it at all.
 ANYWHERE: dict[str, tuple[str, ...]] = {
     "ray": ("nas.search.executors.ray_cluster",),
-    "optuna": ("nas.search.engines.optuna_samplers",),
+    "optuna": ("nas.search.engines.optuna_samplers", "nas.search.optuna_mirror"),
     "coremltools": ("nas.export", "latency_models.backends"),
 }
 CORE_LIBRARIES = {"yaml", "pydantic", "pydantic_core"}

@@ -89,7 +89,9 @@ class SearchSection(Section):
     """How the space is searched; ``evaluations`` counts candidates whose quality is paid for.
 
     In mode ``synchronous`` whole batches are told to the engine, and results do not depend on the number of workers;
-    in mode ``asynchronous`` a free worker gets the next candidate at once.
+    in mode ``asynchronous`` a free worker gets the next candidate at once. ``mirror`` copies every evaluation into a
+    study of Optuna for ``optuna-dashboard``: true for ``optuna.journal`` in the run directory, or another path from
+    there; the journal stays the truth.
     """
 
     engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
@@ -97,6 +99,7 @@ class SearchSection(Section):
     batch: Count = 16
     mode: Literal["synchronous", "asynchronous"] = "synchronous"
     executor: Annotated[SerialExecutor | RayExecutor, Field(discriminator="type")] = SerialExecutor()
+    mirror: bool | Annotated[str, Field(min_length=1)] = True
     select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
     scenario: ScenarioSearch | None = None
 

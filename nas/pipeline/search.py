@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import CostModel, Executor, Progress
     from nas.pipeline.context import Context
     from nas.runs.front import DeviceChances, SelectionEffect
+    from nas.search.ledger import EvaluationLog, Watcher
 
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     bare = table.estimate(context.search_space.from_options([0] * len(table.num_options)))
     refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
     options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
+    journal, watcher = _journal(context, folder, section.mirror)
     with closing(_executor(section.executor)) as executor:
         executor.prepare(())
         estimator = make_estimator(context, folder, progress)
@@ -73,13 +75,14 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             cost_model=table,
             quality_estimator=estimator,
             budget=budget,
-            journal=Journal(folder / "evaluations.jsonl"),
+            journal=journal,
             evaluations=section.evaluations,
             batch=section.batch,
             executor=executor,
             progress=progress,
             mode=section.mode,
             outcomes=Outcomes(folder / "outcomes.jsonl"),
+            watcher=watcher,
         )
     latency_ms, memory_mb, quality = reference_point(result.evaluations, budget)
     reference = (latency_ms, memory_mb, quality)
@@ -112,6 +115,18 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "
         f"{cost.parameters:,} parameters{_effect_words(effect, chosen)}{_chance_words(chances, chosen)}"
     )
+
+
+def _journal(context: Context, folder: Path, mirror: bool | str) -> tuple[EvaluationLog, Watcher | None]:
+    """Return the journal of a search, and who is told what is being judged: both write the copy where one is wanted."""
+    journal = Journal(folder / "evaluations.jsonl")
+    if mirror is False:
+        return journal, None
+    from nas.search.optuna_mirror import MirroredJournal, OptunaMirror
+
+    path = context.path("optuna.journal" if mirror is True else mirror)
+    mirrored = MirroredJournal(journal, OptunaMirror(path, context.search_space, context.config.run.name))
+    return mirrored, mirrored
 
 
 def _with_split(member: Evaluation, table: CostModel) -> Evaluation:

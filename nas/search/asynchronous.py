@@ -105,6 +105,7 @@ class AsynchronousSearch:
         self.pending.add(identity(proposal))
         self.running_price += ledger.level(proposal).price
         self.judges.submit(number, proposal)
+        ledger.watcher.started([self.running[number]])
 
     def _finished(self, number: int, outcome: Outcome) -> Evaluation:
         """Return the evaluation of a candidate that was running."""

@@ -36,6 +36,21 @@ class EvaluationLog(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Who is told when candidates go to the workers; ``nas.search.optuna_mirror`` has one."""
+
+    def started(self, draws: Sequence[Draw]) -> None:
+        """Note candidates that are about to be judged."""
+        ...
+
+
+class NoWatcher:
+    """Looks away."""
+
+    def started(self, draws: Sequence[Draw]) -> None:
+        """Do nothing."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Ledger:
     """State of one running search, the same in both modes.
@@ -55,6 +70,7 @@ class Ledger:
     levels: tuple[QualityLevel, ...]
     evaluations: int
     patience: int
+    watcher: Watcher = field(default_factory=NoWatcher)
     records: list[Evaluation] = field(default_factory=list)
     known: set[Identity] = field(default_factory=set)
     paid: float = 0.0

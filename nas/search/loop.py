@@ -13,7 +13,7 @@ from nas.core.protocols import SilentProgress
 from nas.search.asynchronous import AsynchronousSearch
 from nas.search.executors.serial import SerialExecutor
 from nas.search.judging import Judges, quality_levels
-from nas.search.ledger import Ledger, Stop
+from nas.search.ledger import Ledger, NoWatcher, Stop
 from nas.search.screening import budget_error
 from nas.search.synchronous import NoOutcomeLog, SynchronousSearch
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nas.core.cost import Budget
     from nas.core.protocols import CostModel, Executor, Progress, QualityEstimator, SearchEngine, SearchSpace
     from nas.search.judging import QualityLevel
-    from nas.search.ledger import EvaluationLog
+    from nas.search.ledger import EvaluationLog, Watcher
     from nas.search.synchronous import OutcomeLog
 
 PATIENCE = 1000
@@ -86,6 +86,7 @@ def search(
     patience: int = PATIENCE,
     mode: Mode = "synchronous",
     outcomes: OutcomeLog | None = None,
+    watcher: Watcher | None = None,
 ) -> SearchResult:
     """Search ``space``, or go on with the search that ``journal`` holds.
 
@@ -107,6 +108,7 @@ def search(
         mode: ``synchronous`` tells whole batches and gives the same journal for any number of workers;
             ``asynchronous`` gives every free worker the next candidate at once.
         outcomes: Where a synchronous search keeps what finishes out of turn; nowhere when left out.
+        watcher: Told which candidates are about to be judged.
 
     Raises:
         BudgetError: No candidate met the budget; the message holds the nearest miss.
@@ -132,6 +134,7 @@ def search(
         levels=levels,
         evaluations=evaluations,
         patience=patience,
+        watcher=watcher or NoWatcher(),
     )
     judges = Judges(executor or SerialExecutor(), levels)
     run: SynchronousSearch | AsynchronousSearch

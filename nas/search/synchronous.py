@@ -184,7 +184,7 @@ class _Batch:
 
     def judge(self, finished: Mapping[Identity, Outcome]) -> list[Evaluation]:
         """Return the evaluation of every draw, in order; ``finished`` holds outcomes of an earlier process."""
-        unfinished = 0
+        started: list[Draw] = []
         for place in range(len(self.written), len(self.draws)):
             proposal = self.draws[place].proposal
             if self.draws[place].violations:
@@ -193,8 +193,10 @@ class _Batch:
                 self._keep(place, finished[identity(proposal)])
             else:
                 self.search.judges.submit(place, proposal)
-                unfinished += 1
+                started.append(self.draws[place])
+        self.search.ledger.watcher.started(started)
         self._write()
+        unfinished = len(started)
         while unfinished:
             outcomes = self.search.judges.wait()
             unfinished -= len(outcomes)
