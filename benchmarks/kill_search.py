@@ -1,0 +1,340 @@
+"""One search on Ray while its driver and its workers are killed again and again.
+
+    python benchmarks/kill_search.py --out benchmarks/results
+
+A search of ``snapgen_v/1`` by regularised evolution runs in a process of its own (the driver) on two Ray workers; its
+quality takes 20 to 50 ms and notes every finished estimate in a side file. Random kills (signal 9) hit the driver,
+which is started again and joins the same Ray, or a worker. At each kill it is noted which evaluations the journal and the
+outcomes hold. Checked at the end: nothing that was recorded has ever been judged again; the journal and the front are
+those of an undisturbed search in one process (synchronous mode), or hold every architecture once (asynchronous mode).
+What a worker had finished but not yet delivered when it or the driver died is judged again and counted.
+Writes ``kill_search.json`` and ``kill_search.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import search_spaces
+from latency_models import compile_cost_table, device
+from latency_models.predictors.roofline import RooflinePredictor
+from nas.core.cost import Budget
+from nas.core.evaluation import Quality
+from nas.core.files import read_json, write_json, write_text_atomically
+from nas.core.provenance import host, timestamp, versions
+from nas.core.rng import RandomStreams
+from nas.core.scenario import Scenario
+from nas.pipeline.costs import additive_costs, latency_range_ms
+from nas.runs.journal import Journal
+from nas.runs.outcomes import Outcomes
+from nas.search import SearchResult, engines, search
+from nas.search.executors.ray_cluster import RayExecutor
+from nas.search.executors.serial import SerialExecutor
+
+if TYPE_CHECKING:
+    from nas.core.architecture import Architecture
+    from nas.core.evaluation import Evaluation
+    from nas.core.protocols import Executor
+
+SCENARIO = Scenario(frames=16, height=512, width=512, denoising_steps=4, compute_units="cpu_and_gpu")
+BATCH = 16
+RETRIES = 20  # the same candidate may meet several of the killed workers
+LONGEST_WAIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class SlowQuality:
+    """A made-up score; ``side_file`` gets a line when the stated time of an estimate is over."""
+
+    side_file: Path | None = None
+    name: str = "slow"
+    fidelity: str = "made up"
+
+    def estimate(self, architecture: Architecture) -> Quality:
+        """Return the score after 20 to 50 ms, or at once without a side file."""
+        random = Random(architecture.digest)
+        seconds = random.uniform(0.02, 0.05)
+        depth = sum(value != "none" for name, value in architecture.items() if name.endswith(".kind"))
+        quality = Quality(score=depth + random.random(), estimator=self.name, fidelity=self.fidelity)
+        if self.side_file is not None:
+            time.sleep(seconds)
+            handle = os.open(self.side_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(handle, f"{architecture.digest}\n".encode())
+            os.close(handle)
+        return quality
+
+
+@dataclass
+class Watch:
+    """What was seen between the kills."""
+
+    folder: Path
+    recorded: list[tuple[int, set[str]]] = field(default_factory=list)  # lines of the side file; digests recorded then
+    kills: Counter[str] = field(default_factory=Counter)
+    lives: int = 0
+
+    @property
+    def side_file(self) -> Path:
+        """Where estimates are counted."""
+        return self.folder / "finished.txt"
+
+    def finished(self) -> list[str]:
+        """Return the digest of every finished estimate, in order."""
+        return self.side_file.read_text().splitlines() if self.side_file.exists() else []
+
+    def note(self) -> None:
+        """Note what is recorded now."""
+        outcomes = {item.digest for item in Outcomes(self.folder / "outcomes.jsonl").read()}
+        journal = {item.architecture.digest for item in read_journal(self.folder) if item.state != "screened"}
+        self.recorded.append((len(self.finished()), outcomes | journal))
+
+    def judged_again(self) -> int:
+        """Return how many estimates were finished of what was recorded before."""
+        finished = self.finished()
+        return sum(digest in known for lines, known in self.recorded for digest in set(finished[lines:]))
+
+
+def main() -> None:
+    """Run the benchmark and write its result, or be the driver of one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for the JSON and Markdown")
+    parser.add_argument("--kills", type=int, default=200, help="kills in the synchronous search")
+    parser.add_argument("--asynchronous-kills", type=int, default=50, help="kills in an asynchronous search after it")
+    parser.add_argument("--evaluations-per-kill", type=int, default=40, help="length of the searches")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the search and of the kills")
+    parser.add_argument("--drive", type=Path, help="be the driver of the search in this folder")
+    options = parser.parse_args()
+    if options.drive is not None:
+        drive(options.drive)
+        return
+    if options.out is None:
+        parser.error("--out is needed")
+    plans = (("synchronous", options.kills), ("asynchronous", options.asynchronous_kills))
+    searches = []
+    for mode, kills in plans:
+        with tempfile.TemporaryDirectory() as folder:
+            evaluations = options.evaluations_per_kill * kills
+            searches.append(measure(Path(folder), mode, kills, evaluations=evaluations, seed=options.seed))
+    result = {"searches": searches, "taken_at": timestamp(), "host": host(), "versions": versions()}
+    write_json(options.out / "kill_search.json", result)
+    write_text_atomically(options.out / "kill_search.md", markdown(result))
+    print(markdown(result))
+
+
+def measure(folder: Path, mode: str, kills: int, *, evaluations: int, seed: int) -> dict[str, Any]:
+    """Search in ``folder`` under ``kills`` random kills and check what is left.
+
+    Raises:
+        RuntimeError: The search ended before all kills, or something was lost.
+    """
+    import ray
+
+    start = time.monotonic()
+    watch, random = Watch(folder), Random(seed)
+    with RayExecutor(workers=2):
+        settings = {
+            "address": ray.get_runtime_context().gcs_address,
+            "mode": mode,
+            "evaluations": evaluations,
+            "seed": seed,
+        }
+        write_json(folder / "settings.json", settings)
+        kill_often(watch, kills, random)
+        seconds = time.monotonic() - start
+        driver = start_driver(watch)
+        if driver.wait() != 0:
+            raise RuntimeError(f"the driver ended with {driver.returncode}: {(folder / 'driver.log').read_text()}")
+    return summary(watch, settings) | {"seconds_of_kills": seconds, "seconds": time.monotonic() - start}
+
+
+def kill_often(watch: Watch, kills: int, random: Random) -> None:
+    """Kill the driver or a worker at random moments of its work, ``kills`` times."""
+    driver: subprocess.Popen[bytes] | None = None
+    for number in range(kills):
+        if driver is None:
+            driver = start_driver(watch)
+            wait_for_news(watch, driver)
+        time.sleep(random.expovariate(2.0))
+        if driver.poll() is not None:
+            raise RuntimeError(f"the search ended after {number} kills with {driver.returncode}")
+        victim = random.choice(("driver", "worker"))
+        if victim == "driver":
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            driver = None
+        else:
+            kill_worker(random, driver)
+        watch.kills[victim] += 1
+        watch.note()
+        if sys.stderr.isatty():
+            print(f"\r{number + 1} of {kills} kills", end="", file=sys.stderr)
+    if driver is not None:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        watch.note()
+
+
+def start_driver(watch: Watch) -> subprocess.Popen[bytes]:
+    """Start the searching process."""
+    watch.lives += 1
+    with (watch.folder / "driver.log").open("ab") as log:
+        command = [sys.executable, str(Path(__file__).resolve()), "--drive", str(watch.folder)]
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for_news(watch: Watch, driver: subprocess.Popen[bytes]) -> None:
+    """Wait until the driver's workers have finished something."""
+    before = len(watch.finished())
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while len(watch.finished()) <= before:
+        if driver.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the driver finished nothing: {(watch.folder / 'driver.log').read_text()[-2000:]}")
+        time.sleep(0.02)
+
+
+def kill_worker(random: Random, driver: subprocess.Popen[bytes]) -> None:
+    """Kill one of Ray's processes that run the search's tasks."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while time.monotonic() < deadline:
+        workers = [process for process in psutil.Process().children(recursive=True) if is_busy(process)]
+        if workers:
+            random.choice(workers).kill()
+            return
+        if driver.poll() is not None:
+            raise RuntimeError("the search ended before a worker could be killed")
+        time.sleep(0.01)
+    raise RuntimeError("no worker was busy")
+
+
+def is_busy(process: psutil.Process) -> bool:
+    """Whether a process is a Ray worker in a task: Ray sets its title."""
+    try:
+        return any("ray::run_items" in part for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def drive(folder: Path) -> None:
+    """Search on the Ray that the settings in ``folder`` name, until the end or until killed."""
+    settings = read_json(folder / "settings.json")
+    with RayExecutor(address=settings["address"], retries=RETRIES) as executor:
+        search_once(folder, settings, executor, SlowQuality(folder / "finished.txt"))
+
+
+def search_once(folder: Path, settings: dict[str, Any], executor: Executor, quality: SlowQuality) -> SearchResult:
+    """Search, or go on with the search in ``folder``."""
+    space = search_spaces.get("snapgen_v/1")
+    predictor = RooflinePredictor(device("iphone16_pro_max"), compute_units="cpu_and_gpu")
+    table = compile_cost_table(space, SCENARIO, predictor)
+    costs = additive_costs(table)
+    cheapest_ms, dearest_ms = latency_range_ms(table, space)
+    budget = Budget(latency_ms=0.5 * (cheapest_ms + dearest_ms))
+    return search(
+        space,
+        engines.build("regularised", space, {}, RandomStreams(settings["seed"]), costs=costs, budget=budget),
+        cost_model=table,
+        quality_estimator=quality,
+        budget=budget,
+        journal=Journal(folder / "evaluations.jsonl"),
+        outcomes=Outcomes(folder / "outcomes.jsonl"),
+        evaluations=settings["evaluations"],
+        batch=BATCH,
+        executor=executor,
+        mode=settings["mode"],
+    )
+
+
+def read_journal(folder: Path) -> list[Evaluation]:
+    """Return the journal without times; a line that is just being written counts as never written."""
+    records = Journal(folder / "evaluations.jsonl").read()
+    return [replace(record, seconds=0.0) for record in records]
+
+
+def summary(watch: Watch, settings: dict[str, Any]) -> dict[str, Any]:
+    """Check what the search left and return its figures.
+
+    Raises:
+        RuntimeError: An evaluation was lost, judged again, or differs from the undisturbed search's.
+    """
+    records, finished = read_journal(watch.folder), watch.finished()
+    judged = [record.architecture.digest for record in records if record.state == "complete"]
+    undisturbed = watch.folder / "undisturbed"
+    expected = search_once(undisturbed, {**settings, "mode": "synchronous"}, SerialExecutor(), SlowQuality())
+    again = search_once(watch.folder, settings, SerialExecutor(), SlowQuality())  # only reads: everything is paid
+    same = again.front.points() == expected.front.points()
+    faults = {
+        "judged again after it was recorded": watch.judged_again(),
+        "failed evaluations": sum(record.state == "failed" for record in records),
+        "architectures twice in the journal": len(judged) - len(set(judged)),
+        "evaluations missing": settings["evaluations"] - len(judged),
+    }
+    if settings["mode"] == "synchronous":
+        faults["finished estimates nowhere in the journal"] = len(set(finished) - set(judged))
+        faults["fronts that differ"] = int(not same)
+        faults["journals that differ"] = int(records != read_journal(undisturbed))
+    if any(faults.values()):
+        raise RuntimeError(f"the {settings['mode']} search did not survive: {faults}")
+    return {
+        "mode": settings["mode"],
+        "evaluations": settings["evaluations"],
+        "records": len(records),
+        "kills": dict(watch.kills),
+        "driver_lives": watch.lives,
+        "estimates_finished": len(finished),
+        "finished_but_not_delivered": len(finished) - len(set(finished) & set(judged)),
+        "faults": faults,
+        "members_of_front": len(again.front.members),
+        "same_front_as_undisturbed": same,
+        "seed": settings["seed"],
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the tables of a result."""
+    searches = result["searches"]
+    rows = [
+        ("kills of the driver", [one["kills"].get("driver", 0) for one in searches]),
+        ("kills of a worker", [one["kills"].get("worker", 0) for one in searches]),
+        ("evaluations in the journal", [one["evaluations"] for one in searches]),
+        *((fault, [one["faults"].get(fault, "not asked") for one in searches]) for fault in searches[0]["faults"]),
+        ("estimates finished on a worker, not delivered", [one["finished_but_not_delivered"] for one in searches]),
+        ("members of the front", [one["members_of_front"] for one in searches]),
+        ("seconds under kills", [f"{one['seconds_of_kills']:.0f}" for one in searches]),
+    ]
+    return "\n".join(
+        [
+            "# A search under kill -9",
+            "",
+            "Regularised evolution on `snapgen_v/1`, two Ray workers, 20 to 50 ms an estimate, batches of "
+            f"{BATCH}. Random kills of the searching process, which is then started again, and of workers.",
+            "",
+            f"| | {' | '.join(one['mode'] for one in searches)} |",
+            f"| --- |{' --- |' * len(searches)}",
+            *(f"| {name} | {' | '.join(map(str, values))} |" for name, values in rows),
+            "",
+            "An estimate counts as recorded once the journal or the outcomes beside it hold it. One that a worker had",
+            "finished when the worker or the driver was killed before its result had arrived is judged again, or, in",
+            "asynchronous mode, may not be asked for again.",
+            "In synchronous mode journal and front are those of an undisturbed search in one process.",
+            "",
+            f"Seed {searches[0]['seed']}. {result['taken_at']}, {result['host']}",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
