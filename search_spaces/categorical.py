@@ -5,13 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
 from nas.core.errors import ArchitectureError, Problem, ProblemCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Setting = dict[str, ChoiceValue]
 
@@ -122,11 +122,11 @@ class CategoricalSpace:
         Raises:
             ArchitectureError: The architecture is not of this space.
         """
-        self.validate(architecture)
-        return tuple(
-            self._numbers[slot][tuple(architecture.get(choice.name) for choice in choices)]
-            for slot, choices in self._slots.items()
-        )
+        options = self._known_options(architecture)
+        if options is None:
+            self.validate(architecture)
+            raise AssertionError(f"{architecture!r} is valid and yet no combination of options")
+        return options
 
     def validate(self, architecture: Architecture) -> None:
         """Return if the architecture is a canonical point of this space.
@@ -135,6 +135,8 @@ class CategoricalSpace:
             ArchitectureError: Another space, an unknown or inactive choice, a missing choice or a value outside its
                 set; every fault is named.
         """
+        if self._known_options(architecture) is not None:
+            return
         faults = ProblemCollector()
         if architecture.space != self.identifier:
             faults.add(f"belongs to space {architecture.space!r}, not to {self.identifier!r}", path="space")
@@ -153,14 +155,23 @@ class CategoricalSpace:
         return {slot: _settings(choices) for slot, choices in self._slots.items()}
 
     @cached_property
-    def _numbers(self) -> dict[str, dict[tuple[ChoiceValue | None, ...], int]]:
-        return {
-            slot: {
-                tuple(option.get(choice.name) for choice in self._slots[slot]): number
-                for number, option in enumerate(options)
-            }
-            for slot, options in self._options.items()
-        }
+    def _numbers(self) -> tuple[tuple[tuple[str, ...], dict[tuple[Any, ...], int]], ...]:
+        """By slot: the names of its choices, and the number of each option by their values and types."""
+        numbers = []
+        for slot, options in self._options.items():
+            names = tuple(choice.name for choice in self._slots[slot])
+            numbers.append((names, {_exactly(map(option.get, names)): at for at, option in enumerate(options)}))
+        return tuple(numbers)
+
+    def _known_options(self, architecture: Architecture) -> tuple[int, ...] | None:
+        """Return the option index per slot, None for an architecture that is not of this space."""
+        setting = dict(architecture.choices)
+        if architecture.space != self.identifier or not setting.keys() <= self._by_name.keys():
+            return None
+        if not all(isinstance(value, (str, int, float)) for value in setting.values()):
+            return None
+        options = tuple(known.get(_exactly(map(setting.get, names)), -1) for names, known in self._numbers)
+        return None if -1 in options else options
 
     def _raise(self, faults: ProblemCollector) -> None:
         if faults.problems:
@@ -174,6 +185,12 @@ class CategoricalSpace:
 
 def _text(problem: Problem) -> str:
     return f"{problem.path}: {problem.message}"
+
+
+def _exactly(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values so that 1, 1.0 and True, equal in Python, stay apart: they are different JSON and digests."""
+    given = tuple(values)
+    return (*given, *map(type, given))
 
 
 def _is_active(choice: ChoiceSpec, setting: Mapping[str, ChoiceValue]) -> bool:

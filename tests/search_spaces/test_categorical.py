@@ -98,6 +98,14 @@ def test_every_fault_of_an_architecture_is_named() -> None:
     assert "did you mean 'mid.0.kind'?" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, ["none"], True])
+def test_value_of_another_type_is_refused(chain: CategoricalSpace, value: object) -> None:
+    architecture = chain.from_options([0] * len(chain.slots()))
+    name = architecture.choices[0][0]
+    with pytest.raises(ArchitectureError, match="must be one of"):
+        chain.to_options(Architecture(chain.identifier, {**architecture, name: value}))  # type: ignore[dict-item]
+
+
 def test_whole_number_for_a_ratio_is_refused_because_its_digest_differs() -> None:
     space = search_spaces.get("tiny")
     choices = dict(space.smallest().choices) | {"mid.0.kind": "conv3d", "mid.0.width_ratio": 1}
