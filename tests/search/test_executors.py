@@ -52,9 +52,9 @@ def results_of(executor: Executor, function: Callable[[Any], Any], items: Sequen
     return [results[key] for key in range(len(items))]
 
 
-def test_serial_executor_runs_one_item_for_each_wait_in_order() -> None:
+def test_serial_executor_runs_dear_items_one_for_each_wait_in_order() -> None:
     called = []
-    executor = SerialExecutor()
+    executor = SerialExecutor(together_s=0.0)
     for item in (3, 1, 2):
         executor.submit(f"item {item}", lambda item: called.append(item) or item * item, item)
     assert executor.room() == 0
@@ -62,6 +62,16 @@ def test_serial_executor_runs_one_item_for_each_wait_in_order() -> None:
     assert called == [3]
     assert [executor.wait(), executor.wait()] == [[("item 1", 1)], [("item 2", 4)]]
     assert executor.room() == 1
+
+
+def test_serial_executor_runs_cheap_items_together_and_loses_none_before_a_bug() -> None:
+    executor = SerialExecutor(together_s=1e9)
+    for divisor in (4, 2, 0, 1):
+        executor.submit(divisor, lambda item: 8 // item, divisor)
+    assert executor.wait() == [(4, 2), (2, 4)]
+    with pytest.raises(ZeroDivisionError):
+        executor.wait()
+    assert executor.wait() == [(1, 8)]
 
 
 def test_waiting_for_nothing_is_refused() -> None:

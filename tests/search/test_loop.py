@@ -217,7 +217,7 @@ def test_lost_workers_are_failures() -> None:
             ((key, result),) = super().wait()
             return [(key, WorkerFailure(message="the worker died") if len(problem.judged) == 2 else result)]
 
-    result = run(problem, build(problem), evaluations=8, executor=LosingExecutor())
+    result = run(problem, build(problem), evaluations=8, executor=LosingExecutor(together_s=0.0))
     assert [one.error for one in result.evaluations if one.state == "failed"] == ["the worker died"]
 
 
@@ -231,7 +231,7 @@ class BackwardsExecutor(SerialExecutor):
     """Finishes the latest item first, as one of many workers might, and ``together`` at a time."""
 
     def __init__(self, together: int = 1) -> None:
-        super().__init__()
+        super().__init__(together_s=0.0)
         self.together = together
 
     def wait(self) -> list[tuple[Any, Any]]:
@@ -299,7 +299,7 @@ def test_search_killed_again_and_again_ends_as_if_it_was_not() -> None:
     for capacity in range(0, len(whole.records), 3):
         torn.capacity = capacity
         with pytest.raises(KeyboardInterrupt):
-            run(problem, build(problem, "optuna", **options), journal=torn)
+            run(problem, build(problem, "optuna", **options), journal=torn, executor=SerialExecutor(together_s=0.0))
     torn.capacity = None
     run(problem, build(problem, "optuna", **options), journal=torn)
     assert without_times(torn.records) == without_times(whole.records)

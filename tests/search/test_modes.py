@@ -41,7 +41,7 @@ class MixingExecutor(SerialExecutor):
     """Several workers that finish in an order drawn from ``order``, and a process that is killed after ``waits``."""
 
     def __init__(self, workers: int = 3, order: Sequence[int] = (2, 0, 1, 1), waits: int | None = None) -> None:
-        super().__init__()
+        super().__init__(together_s=0.0)
         self.workers = workers
         self.order = order
         self.waits = waits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+# Each answer is written to the disk, which takes milliseconds; work of less than this is not worth that by itself.
+TOGETHER_S = 0.05
+
+
 class SerialExecutor:
     """Calls the function when its result is waited for, in the order of submission; resources do not matter."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, together_s: float = TOGETHER_S) -> None:
+        """Note the settings.
+
+        Args:
+            together_s: Items are run together until this time has passed; 0 for one at a time.
+        """
+        self._together_s = together_s
         self._queue: deque[tuple[Hashable, Callable[[Any], Any], Any]] = deque()
+        self._failure: BaseException | None = None
 
     def prepare(self, requests: Sequence[Resources]) -> None:
         """Do nothing: this process runs anything."""
@@ -34,15 +46,28 @@ class SerialExecutor:
         self._queue.append((key, function, item))
 
     def wait(self) -> list[tuple[Hashable, Any]]:
-        """Run the next item and return its result.
+        """Run the next item, and cheap ones after it, and return their results.
 
         Raises:
             ValueError: Nothing was submitted.
         """
-        if not self._queue:
+        if not self._queue and self._failure is None:
             raise ValueError("nothing was submitted to wait for")
-        key, function, item = self._queue.popleft()
-        return [(key, function(item))]
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        results: list[tuple[Hashable, Any]] = []
+        end = time.perf_counter() + self._together_s
+        while self._queue and (not results or time.perf_counter() < end):
+            key, function, item = self._queue.popleft()
+            try:
+                results.append((key, function(item)))
+            except BaseException as error:
+                if not results:
+                    raise
+                self._failure = error  # what has finished is not lost; the next call raises it
+                break
+        return results
 
     def room(self, resources: Resources | None = None) -> int:  # noqa: ARG002  # the protocol's
         """Return 1 while nothing is submitted."""
@@ -51,3 +76,4 @@ class SerialExecutor:
     def close(self) -> None:
         """Forget what was submitted."""
         self._queue.clear()
+        self._failure = None
