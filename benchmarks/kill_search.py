@@ -4,9 +4,10 @@
 
 A search of ``snapgen_v/1`` by regularised evolution runs in a process of its own (the driver) on two Ray workers; its
 quality takes 20 to 50 ms and notes every finished estimate in a side file. Random kills (signal 9) hit the driver,
-which is started again and joins the same Ray, or a worker. At each kill it is noted which evaluations the journal and the
-outcomes hold. Checked at the end: nothing that was recorded has ever been judged again; the journal and the front are
-those of an undisturbed search in one process (synchronous mode), or hold every architecture once (asynchronous mode).
+which is started again and joins the same Ray, or a worker. At each kill it is noted which evaluations the journal and
+the outcomes hold. Checked at the end: nothing that was recorded has ever been judged again; the journal and the front
+are those of an undisturbed search in one process (synchronous mode), or no architecture is twice in the journal
+(asynchronous mode).
 What a worker had finished but not yet delivered when it or the driver died is judged again and counted.
 Writes ``kill_search.json`` and ``kill_search.md``.
 """
