@@ -15,9 +15,8 @@ Writes ``kill_search.json`` and ``kill_search.md``.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import ray
 
 import search_spaces
 from latency_models import compile_cost_table, device
@@ -46,6 +46,8 @@ from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from nas.core.architecture import Architecture
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import Executor
@@ -88,6 +90,11 @@ class Watch:
     lives: int = 0
 
     @property
+    def last_words(self) -> str:
+        """What the driver said last."""
+        return (self.folder / "driver.log").read_text()[-2000:]
+
+    @property
     def side_file(self) -> Path:
         """Where estimates are counted."""
         return self.folder / "finished.txt"
@@ -109,29 +116,23 @@ class Watch:
 
 
 def main() -> None:
-    """Run the benchmark and write its result, or be the driver of one."""
+    """Run the benchmark and write its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for the JSON and Markdown")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON and Markdown")
     parser.add_argument("--kills", type=int, default=200, help="kills in the synchronous search")
     parser.add_argument("--asynchronous-kills", type=int, default=50, help="kills in an asynchronous search after it")
     parser.add_argument("--evaluations-per-kill", type=int, default=40, help="length of the searches")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search and of the kills")
-    parser.add_argument("--drive", type=Path, help="be the driver of the search in this folder")
     options = parser.parse_args()
-    if options.drive is not None:
-        drive(options.drive)
-        return
-    if options.out is None:
-        parser.error("--out is needed")
     plans = (("synchronous", options.kills), ("asynchronous", options.asynchronous_kills))
     searches = []
     for mode, kills in plans:
         with tempfile.TemporaryDirectory() as folder:
             evaluations = options.evaluations_per_kill * kills
             searches.append(measure(Path(folder), mode, kills, evaluations=evaluations, seed=options.seed))
-    result = {"searches": searches, "taken_at": timestamp(), "host": host(), "versions": versions()}
-    write_json(options.out / "kill_search.json", result)
-    write_text_atomically(options.out / "kill_search.md", markdown(result))
+        result = {"searches": searches, "taken_at": timestamp(), "host": host(), "versions": versions()}
+        write_json(options.out / "kill_search.json", result)
+        write_text_atomically(options.out / "kill_search.md", markdown(result))
     print(markdown(result))
 
 
@@ -141,8 +142,6 @@ def measure(folder: Path, mode: str, kills: int, *, evaluations: int, seed: int)
     Raises:
         RuntimeError: The search ended before all kills, or something was lost.
     """
-    import ray
-
     start = time.monotonic()
     watch, random = Watch(folder), Random(seed)
     with RayExecutor(workers=2):
@@ -156,57 +155,64 @@ def measure(folder: Path, mode: str, kills: int, *, evaluations: int, seed: int)
         kill_often(watch, kills, random)
         seconds = time.monotonic() - start
         driver = start_driver(watch)
-        if driver.wait() != 0:
-            raise RuntimeError(f"the driver ended with {driver.returncode}: {(folder / 'driver.log').read_text()}")
+        driver.join()
+        if driver.exitcode != 0:
+            raise RuntimeError(f"the driver ended with {driver.exitcode}: {watch.last_words}")
     return summary(watch, settings) | {"seconds_of_kills": seconds, "seconds": time.monotonic() - start}
 
 
 def kill_often(watch: Watch, kills: int, random: Random) -> None:
     """Kill the driver or a worker at random moments of its work, ``kills`` times."""
-    driver: subprocess.Popen[bytes] | None = None
+    driver: BaseProcess | None = None
     for number in range(kills):
         if driver is None:
             driver = start_driver(watch)
             wait_for_news(watch, driver)
         time.sleep(random.expovariate(2.0))
-        if driver.poll() is not None:
-            raise RuntimeError(f"the search ended after {number} kills with {driver.returncode}")
+        if not driver.is_alive():
+            raise RuntimeError(f"the search ended after {number} kills with {driver.exitcode}: {watch.last_words}")
         victim = random.choice(("driver", "worker"))
         if victim == "driver":
-            driver.send_signal(signal.SIGKILL)
-            driver.wait()
+            kill(driver)
             driver = None
         else:
-            kill_worker(random, driver)
+            kill_worker(random, driver, watch)
         watch.kills[victim] += 1
         watch.note()
         if sys.stderr.isatty():
             print(f"\r{number + 1} of {kills} kills", end="", file=sys.stderr)
     if driver is not None:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        kill(driver)
         watch.note()
 
 
-def start_driver(watch: Watch) -> subprocess.Popen[bytes]:
-    """Start the searching process."""
+def start_driver(watch: Watch) -> BaseProcess:
+    """Start the searching process; it is forked from one that has loaded everything and has no Ray."""
     watch.lives += 1
-    with (watch.folder / "driver.log").open("ab") as log:
-        command = [sys.executable, str(Path(__file__).resolve()), "--drive", str(watch.folder)]
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    driver = context.Process(target=drive, args=(watch.folder,))
+    driver.start()
+    return driver
 
 
-def wait_for_news(watch: Watch, driver: subprocess.Popen[bytes]) -> None:
+def wait_for_news(watch: Watch, driver: BaseProcess) -> None:
     """Wait until the driver's workers have finished something."""
     before = len(watch.finished())
     deadline = time.monotonic() + LONGEST_WAIT_S
     while len(watch.finished()) <= before:
-        if driver.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the driver finished nothing: {(watch.folder / 'driver.log').read_text()[-2000:]}")
+        if not driver.is_alive() or time.monotonic() > deadline:
+            raise RuntimeError(f"the driver finished nothing: {watch.last_words}")
         time.sleep(0.02)
 
 
-def kill_worker(random: Random, driver: subprocess.Popen[bytes]) -> None:
+def kill(driver: BaseProcess) -> None:
+    """Kill the searching process."""
+    driver.kill()
+    driver.join()
+
+
+def kill_worker(random: Random, driver: BaseProcess, watch: Watch) -> None:
     """Kill one of Ray's processes that run the search's tasks."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     while time.monotonic() < deadline:
@@ -214,8 +220,8 @@ def kill_worker(random: Random, driver: subprocess.Popen[bytes]) -> None:
         if workers:
             random.choice(workers).kill()
             return
-        if driver.poll() is not None:
-            raise RuntimeError("the search ended before a worker could be killed")
+        if not driver.is_alive():
+            raise RuntimeError(f"the search ended before a worker could be killed: {watch.last_words}")
         time.sleep(0.01)
     raise RuntimeError("no worker was busy")
 
@@ -230,7 +236,13 @@ def is_busy(process: psutil.Process) -> bool:
 
 def drive(folder: Path) -> None:
     """Search on the Ray that the settings in ``folder`` name, until the end or until killed."""
+    log = os.open(folder / "driver.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     settings = read_json(folder / "settings.json")
+    ray.cloudpickle.register_pickle_by_value(
+        sys.modules[SlowQuality.__module__]
+    )  # the workers cannot import this program
     with RayExecutor(address=settings["address"], retries=RETRIES) as executor:
         search_once(folder, settings, executor, SlowQuality(folder / "finished.txt"))
 
