@@ -17,6 +17,7 @@ from latency_models.lowering import PACKAGE_LOWERINGS
 from nas.config.validation import faults
 from nas.core.errors import ConfigError, Problem
 from nas.pipeline.budget_checks import budget_faults
+from nas.pipeline.executor_checks import executor_faults
 from nas.pipeline.scenario_checks import scenario_faults
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
 
@@ -43,6 +44,7 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
     """
     found = [*_scenario(config), *_device(config), *_phases(config), *_profile(config), *_export(config)]
     found += budget_faults(config)
+    found += executor_faults(config)
     found += scenario_faults(config)
     if found:
         source = document.source if document else f"run {config.run.name!r}"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.core.errors import InputError
 from nas.core.pareto import reference_point
-from nas.core.resources import Resources
 from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.chances import chance_words, choose, device_chances
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
+from nas.pipeline.executor_checks import task_resources
 from nas.pipeline.quality import make_estimator
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
@@ -59,7 +60,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
     options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
     journal, watcher = _journal(context, folder, section.mirror)
-    with closing(_executor(section.executor)) as executor:
+    # Ray tells of lost workers and nodes on standard output, which is for the command's one document.
+    with redirect_stdout(sys.stderr), closing(_executor(section.executor)) as executor:
         executor.prepare(())
         estimator = make_estimator(context, folder, progress)
         result = search(
@@ -167,7 +169,7 @@ def _executor(section: SerialExecutor | RayExecutor) -> Executor:
             workers=section.workers,
             address=section.address,
             retries=section.retries,
-            resources=Resources(cpus=section.cpus_per_task, gpus=section.gpus_per_task, memory_mb=section.memory_mb),
+            resources=task_resources(section),
             grows=section.grows,
         )
     from nas.search.executors.serial import SerialExecutor as Serial

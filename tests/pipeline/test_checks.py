@@ -144,3 +144,32 @@ def test_limits_are_checked_with_their_line(tmp_path: Path, budget: str, path: s
     if path is not None:
         assert faults[path][0] == 5
         assert message in faults[path][1]
+
+
+@pytest.mark.parametrize(
+    ("executor", "path", "message"),
+    [
+        ("{type: ray, workers: 2, cpus_per_task: 3}", "search.executor.cpus_per_task", "2 processors here, got 3"),
+        ("{type: ray, workers: 2, cpus_per_task: 3, address: auto}", None, ""),
+        ("{type: ray, cpus_per_task: 0}", "search.executor", "got none of both"),
+        ("{type: ray, cpus_per_task: 0, gpus_per_task: 0.25}", None, ""),
+        ("{type: ray, gpus_per_task: 1.5}", "search.executor", "must be a whole number above 1, got 1.5"),
+        ("{type: ray, memory_mb: 0}", "search.executor.memory_mb", "must be above 0"),
+        ("{type: ray, grows: true}", "search.executor.grows", "give its address"),
+        ("{type: ray, retries: -1}", "search.executor.retries", "must be at least 0"),
+    ],
+)
+def test_reservations_are_checked_with_their_line(
+    tmp_path: Path, executor: str, path: str | None, message: str
+) -> None:
+    faults = found(tmp_path, GOOD + f"search:\n  executor: {executor}\n")
+    assert list(faults) == ([] if path is None else [path])
+    if path is not None:
+        assert faults[path][0] == 6
+        assert message in faults[path][1]
+
+
+def test_evaluations_of_zero_are_refused_with_their_line(tmp_path: Path) -> None:
+    assert found(tmp_path, GOOD + "search:\n  evaluations: 0\n") == {
+        "search.evaluations": (6, "must be at least 1, got 0")
+    }

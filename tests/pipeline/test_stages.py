@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from nas.core.cost import Budget
-from nas.core.errors import CheckpointError, ConfigError
+from nas.core.errors import CheckpointError, ConfigError, UnavailableError
 from nas.core.evaluation import Evaluation, Proposal, Quality
 from nas.core.protocols import SilentProgress
 from nas.models.build import build_denoiser
@@ -277,3 +278,19 @@ def test_a_forced_plan_does_finished_stages_again(tmp_path: Path) -> None:
     texts = [plan(context.config, context.directory, ("profile",), force=force)[0]["text"] for force in (False, True)]
     assert texts[1] == "done, to do again"
     assert texts[0] != texts[1]
+
+
+def test_what_a_library_prints_in_a_search_stays_out_of_the_results(
+    context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noisy(*_arguments: object, **_settings: object) -> None:
+        sys.stdout.write("(raylet) The node has been marked dead")
+        raise UnavailableError("Ray was lost")
+
+    monkeypatch.setattr("nas.pipeline.search.search", noisy)
+    monkeypatch.setattr("nas.pipeline.search.make_estimator", lambda *_: None)
+    with pytest.raises(UnavailableError):
+        perform(context, ("search",), force=False, progress=lambda _: SilentProgress(), say=lambda _: None)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "(raylet)" in printed.err
