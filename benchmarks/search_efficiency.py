@@ -20,6 +20,7 @@ from search_problems import KINDS
 from search_runs import ENGINES, group_of, missing, problem_names, run_all, tasks
 from search_scores import score_all
 from search_tables import to_markdown
+from search_trainings import SETTINGS
 
 from nas.core.files import write_json, write_text_atomically
 from nas.core.provenance import host, timestamp, versions
@@ -43,6 +44,9 @@ devices of medians over seeds, in brackets the lowest and highest device. Accel-
 other proposals count as the nearest listed one. Our engines and qLogNEHVI know every latency beforehand, other peers
 learn it; an answer paid for once is free after that.
 
+Trainings: the toy space with the quality of a short training of its own ({settings}), costs of this
+host's prior. Its true front is not known: the share is of everything that any run trained.
+
 Times are processor seconds of one thread at low priority on a shared machine, with loop and screening, without
 judging; memory is the largest of any run's process, with all that it imports. "Stopped at" marks runs that were not
 finished when this was written."""
@@ -57,13 +61,14 @@ def main() -> None:
     parser.add_argument("--problems", help="only problems that begin with one of these, divided by ';'")
     parser.add_argument("--engines", help="only engines that begin with one of these, divided by ';'")
     parser.add_argument("--only", choices=("ours", "peers"), help="only our engines, or only the others")
+    parser.add_argument("--trainings", action="store_true", help="also the toy space with real short trainings")
     parser.add_argument("--seeds", type=int, default=5, help="most seeds of any engine")
     parser.add_argument("--evaluations", type=int, default=1000, help="most evaluations of any engine")
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
     parser.add_argument("--report", action="store_true", help="write the tables of what there is, run nothing")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    problems = _chosen(problem_names(arguments.data), arguments.problems)
+    problems = _chosen(problem_names(arguments.data, trainings=arguments.trainings), arguments.problems)
     engines = [
         name
         for name in _chosen(list(ENGINES), arguments.engines)
@@ -82,17 +87,18 @@ def main() -> None:
 def make_document(scored: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return everything that is published."""
     groups = {name: {key: scored[key] for key in scored if group_of(key) == name} for name in ("nb201", "anb")}
+    trained = {key: runs for key, runs in scored.items() if group_of(key) == "tiny"}
     packages = {**versions(), **{name: _version(name) for name in ("pymoo", "botorch", "gpytorch")}}
     kept = ("python", "numpy", "scipy", "torch", "optuna", "pymoo", "botorch", "gpytorch")
     return {
         "schema": "nas/benchmark/2",
         "benchmark": "search_efficiency",
         "created_at": timestamp(),
-        "notes": NOTES.format(nb201=len(groups["nb201"])).splitlines(),
+        "notes": NOTES.format(nb201=len(groups["nb201"]), settings=SETTINGS).splitlines(),
         "host": {key: value for key, value in host().items() if key != "name"},
         "versions": {name: packages.get(name) for name in kept},
         "missing": sorted({package for name in ENGINES if (package := missing(name))}),
-        "synthetic": {name: scored[name] for name in KINDS if name in scored},
+        "synthetic": {name: scored[name] for name in KINDS if name in scored} | trained,
         **groups,
     }
 

@@ -17,7 +17,7 @@ from search_spaces.categorical import CategoricalSpace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from search_problems import Problem, Row
+    from search_problems import Problem
     from search_recorder import Recorder
 
     from nas.core.architecture import Architecture
@@ -34,9 +34,9 @@ def make_space(sizes: Sequence[int]) -> CategoricalSpace:
     )
 
 
-def options_of(architecture: Architecture) -> Row:
-    """Return the options of an architecture of ``make_space``."""
-    return tuple(int(value) for _, value in architecture.choices)
+def space_of(problem: Problem) -> Any:
+    """Return the problem's own space, or one of independent choices."""
+    return getattr(problem, "space", None) or make_space(problem.sizes)
 
 
 class Judge:
@@ -45,25 +45,29 @@ class Judge:
     name = "table"
     fidelity = "table"
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, space: Any) -> None:
         self._recorder = recorder
+        self._space = space
 
     def estimate(self, architecture: Architecture) -> Quality:
         """Pay for one architecture."""
         return Quality(
-            score=self._recorder.judge(options_of(architecture)), estimator=self.name, fidelity=self.fidelity
+            score=self._recorder.judge(self._space.to_options(architecture)),
+            estimator=self.name,
+            fidelity=self.fidelity,
         )
 
 
 class Prices:
     """The cost model: exact figures, intervals of no width."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, space: Any) -> None:
         self._problem = problem
+        self._space = space
 
     def estimate(self, architecture: Architecture) -> CostEstimate:
         """Price one architecture; one that is not listed runs nowhere."""
-        options = np.array([options_of(architecture)])
+        options = np.array([self._space.to_options(architecture)])
         latency_ms, *memory = self._problem.objectives(options)[0].tolist()
         memory_mb = memory[0] if memory else 0.0
         runs = bool(memory) or self._problem.excess(options)[0, 0] <= 0
@@ -102,15 +106,15 @@ def run(
 ) -> dict[str, Any]:
     """Run one engine; costs known, but for the latency residual if so wished."""
     problem = recorder.problem
-    space = make_space(problem.sizes)
+    space = space_of(problem)
     costs = problem.costs
     if not residual_known:
         costs = replace(costs, latency_ms=replace(costs.latency_ms, pairs=None))
     result = search(
         space,
         engines.build(name, space, dict(options), RandomStreams(seed), costs=costs, budget=problem.budget),
-        cost_model=Prices(problem),
-        quality_estimator=Judge(recorder),
+        cost_model=getattr(problem, "cost_model", None) or Prices(problem, space),
+        quality_estimator=Judge(recorder, space),
         budget=problem.budget,
         journal=Journal(),
         evaluations=recorder.evaluations,

@@ -72,9 +72,15 @@ def share(problem: Problem, rows: Sequence[Row]) -> float:
 
 
 def fingerprint(problem: Problem) -> str:
-    """Return a short digest of what makes runs comparable: sizes, limits, reference and volume to nine digits."""
-    figures = [*problem.reference, problem.volume, problem.budget.latency_ms, problem.budget.peak_memory_mb]
-    text = f"{problem.sizes} {[None if value is None else f'{value:.9g}' for value in figures]}"
+    """Return a short digest of what makes runs comparable: sizes, limits, reference and volume to nine digits.
+
+    A problem whose volume grows with what is judged has ``settings`` in place of it.
+    """
+    figures: list[float | None] = [problem.budget.latency_ms, problem.budget.peak_memory_mb]
+    settings = getattr(problem, "settings", None)
+    if settings is None:
+        figures = [*problem.reference, problem.volume, *figures]
+    text = f"{problem.sizes} {[None if value is None else f'{value:.9g}' for value in figures]}{settings or ''}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -7,6 +7,7 @@ version.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from search_problems import Problem
 
 ROOT = Path(__file__).resolve().parents[1]
+MODULES = {"optuna": "optuna_samplers", "random": "random_search"}
+BATCHES = {"interacting": 10, "synthetic": 10, "tiny": 4}
+TRAININGS = "tiny, short trainings"
 INTERACTING = ("interacting, related", "interacting, unrelated")
 
 
@@ -82,14 +86,17 @@ def group_of(problem: str) -> str:
     """Return the group whose lengths a problem has."""
     if problem in KINDS:
         return "interacting" if problem in INTERACTING else "synthetic"
+    if problem == TRAININGS:
+        return "tiny"
     return problem.partition("/")[0]
 
 
 def _ours(name: str, *, residual_known: bool = True, **options: Any) -> Callable[[Recorder, int, str], Any]:
     def run(recorder: Recorder, seed: int, group: str) -> dict[str, Any]:
-        batch = 10 if group in {"interacting", "synthetic"} else 5
+        batch = BATCHES.get(group, 5)
         return search_ours.run(recorder, seed, name=name, options=options, batch=batch, residual_known=residual_known)
 
+    run.__name__ = name
     return run
 
 
@@ -111,16 +118,18 @@ def _lengths(
     synthetic: tuple[int, int] = (0, 0),
     nb201: tuple[int, int] = (0, 0),
     anb: tuple[int, int] = (0, 0),
+    tiny: tuple[int, int] = (0, 0),
 ) -> dict[str, Length]:
     """Return the groups that have evaluations, each given as (evaluations, seeds)."""
-    groups = {"interacting": interacting, "synthetic": synthetic, "nb201": nb201, "anb": anb}
+    groups = {"interacting": interacting, "synthetic": synthetic, "nb201": nb201, "anb": anb, "tiny": tiny}
     return {name: Length(evaluations=many, seeds=seeds) for name, (many, seeds) in groups.items() if many}
 
 
 _FAST = _lengths((1000, 5), (200, 5), (150, 3), (150, 3))
-_SCREENED = _lengths((1000, 5), (200, 5), (150, 3))
+_TRAININGS = _lengths(tiny=(24, 2))
+_SCREENED = _lengths((1000, 5), (200, 5), (150, 3)) | _TRAININGS
 ENGINES = {
-    "model_based": Engine(run=_ours("model_based"), lengths=_FAST),
+    "model_based": Engine(run=_ours("model_based"), lengths=_FAST | _TRAININGS),
     "model_based, latency residual unknown": Engine(
         run=_ours("model_based", residual_known=False), lengths=_lengths((200, 3))
     ),
@@ -159,19 +168,23 @@ ENGINES = {
 }
 
 
-def build_problem(task: Task) -> Problem:
+def build_problem(task: Task, cache_folder: Path) -> Problem:
     """Return the problem of a task."""
     if task.problem in KINDS:
         return make_synthetic(task.problem, task.seed)
+    if task.problem == TRAININGS:
+        from search_trainings import TrainedProblem
+
+        return TrainedProblem(name=task.problem, seed=task.seed, folder=cache_folder / "trainings")
     from search_measured import make_measured
 
     assert task.data is not None  # tasks of measured problems are made from a folder
     return make_measured(task.problem, task.seed, task.data)
 
 
-def problem_names(data: Path | None) -> list[str]:
-    """Return the problems there are; those from tables when there is a folder."""
-    names = list(KINDS)
+def problem_names(data: Path | None, *, trainings: bool) -> list[str]:
+    """Return the problems there are; those from tables when there is a folder, with trainings when asked for."""
+    names = [*KINDS, *([TRAININGS] if trainings else [])]
     if data is not None:
         from search_measured import devices
 
@@ -216,17 +229,33 @@ def engine_version(engine: str) -> str:
     if package is not None:
         return f"{package} {version(package)}"
     digest = hashlib.sha256()
-    for folder in ("nas/search", "nas/search/engines", "nas/search/exact"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sorted(_sources(f"nas.search.engines.{MODULES.get(name := ENGINES[engine].run.__name__, name)}")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _sources(module: str) -> set[Path]:
+    """Return the file of a module of ``nas.search`` and those of all such modules that it imports."""
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        parts = waiting.pop().split(".")
+        files = ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")
+        path = next(filter(Path.exists, files), None)
+        if path is None or path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nas.search"):
+                waiting += [str(node.module), *(f"{node.module}.{name.name}" for name in node.names)]
+    return found - {ROOT / "nas/search/__init__.py"}
 
 
 def execute(task: Task, cache_folder: Path) -> dict[str, Any]:
     """Run one task in this process and return its record."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     engine = ENGINES[task.engine]
-    problem = build_problem(task)
+    problem = build_problem(task, cache_folder)
     progress = cache_folder / "progress" / f"{task.slug}.jsonl"
     recorder = Recorder(problem, task.evaluations, progress, resume=engine.resumes)
     try:

@@ -20,6 +20,7 @@ CHECKPOINTS = {
     "interacting": (50, 100, 200, 500, 1000),
     "synthetic": (50, 100, 200),
     "nb201": (25, 50, 100, 150),
+    "tiny": (8, 16, 24),
     "anb": (25, 50, 100, 150),
 }
 TARGET = 0.99
@@ -81,7 +82,7 @@ def score_all(todo: Sequence[Task], cache_folder: Path) -> dict[str, dict[str, l
     for task in todo:
         place = task.problem, task.seed
         if place not in problems:
-            problems[place] = build_problem(task)
+            problems[place] = build_problem(task, cache_folder)
         problem = problems[place]
         record = _record_of(task, records, fingerprint(problem), cache_folder)
         runs = scored.setdefault(task.problem, {}).setdefault(task.engine, [])

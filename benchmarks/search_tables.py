@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from search_runs import group_of
 from search_scores import CHECKPOINTS, TARGET
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def _synthetic_table(name: str, engines: dict[str, Runs]) -> list[str]:
-    group = "interacting" if name.startswith("interacting") else "synthetic"
-    counts = CHECKPOINTS[group]
+    counts = CHECKPOINTS[group_of(name)]
     heads = ["engine", *map(str, counts), "seeds", "CPU ms per evaluation, first 200", "all", "peak memory MB"]
     lines = [
         f"| {' | '.join(heads)} |",

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from search_measured import TabulatedProblem, devices, make_measured
 from search_problems import KINDS, fingerprint, make_synthetic, share
+from search_trainings import TrainedProblem
+
+from nas.core.evaluation import Quality
+
+if TYPE_CHECKING:
+    from nas.core.architecture import Architecture
 
 DEVBENCH = Path(os.environ.get("NAS_DEVBENCH", "no-such-folder"))
 
@@ -128,3 +135,23 @@ def test_published_cells_have_a_known_front() -> None:
     assert problem.options.shape == (15_284, 6)
     assert not np.any(beaten)
     assert share(problem, problem.front.tolist()) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_trained_architectures_are_kept_for_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    class Estimator:
+        def estimate(self, architecture: Architecture) -> Quality:
+            trained.append(architecture.digest)
+            return Quality(score=float(len(trained)), estimator="test", fidelity="test")
+
+    monkeypatch.setattr(TrainedProblem, "_estimator", Estimator())
+    first, second = (TrainedProblem(name="tiny", seed=seed, folder=tmp_path) for seed in (0, 1))
+    rows = [(0,) * 5, (1, 0, 2, 0, 1), (3, 3, 0, 0, 0)]
+
+    scores = [first.judged(row) for row in rows]
+
+    assert [second.judged(row) for row in rows] == scores == [1.0, 2.0, 3.0]
+    assert len(trained) == 3
+    assert share(second, rows) == pytest.approx(1.0)
+    assert share(second, rows[:2]) < 1.0
