@@ -247,8 +247,9 @@ def _sources(module: str) -> set[Path]:
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nas.search"):
-                waiting += [str(node.module), *(f"{node.module}.{name.name}" for name in node.names)]
-    return found - {ROOT / "nas/search/__init__.py"}
+                names = [f"{node.module}.{name.name}" for name in node.names]
+                waiting += names if node.module == "nas.search" else [str(node.module), *names]
+    return found
 
 
 def execute(task: Task, cache_folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def score_run(problem: Problem, record: dict[str, Any]) -> dict[str, Any]:
     scores: dict[str, Any] = {
         "seed": record["seed"],
         "paid": len(rows),
-        "complete": bool(record.get("complete", True)),
+        "complete": len(rows) >= record["wanted"],
         "shares": {str(count): share(problem, rows[:count]) for count in counts},
         "cpu_ms_per_evaluation": {str(count): 1000 * cpu_s[count - 1] / count for count in counts},
         "peak_memory_mb": record.get("peak_memory_mb"),
@@ -71,11 +71,11 @@ def _tight_share(problem: TabulatedProblem, rows: Sequence[Row]) -> float:
 def score_all(todo: Sequence[Task], cache_folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Return problem, engine and runs: of the current version where there are any, else of the newest that has some.
 
-    Runs of peers that were killed count as far as they came and say so.
+    Runs that were shorter than wanted, or killed, count as far as they came and say so.
     """
-    records: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
+    records: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for record in load(cache_folder):
-        key = record["problem"], record["engine"], record["seed"], record["evaluations"]
+        key = record["problem"], record["engine"], record["seed"]
         records.setdefault(key, []).append(record)
     problems: dict[tuple[str, int], Problem] = {}
     scored: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -87,25 +87,26 @@ def score_all(todo: Sequence[Task], cache_folder: Path) -> dict[str, dict[str, l
         record = _record_of(task, records, fingerprint(problem), cache_folder)
         runs = scored.setdefault(task.problem, {}).setdefault(task.engine, [])
         if record is not None:
-            runs.append(score_run(problem, record))
+            runs.append(score_run(problem, {**record, "wanted": task.evaluations}))
     return scored
 
 
 def _record_of(
     task: Task,
-    records: dict[tuple[str, str, int, int], list[dict[str, Any]]],
+    records: dict[tuple[str, str, int], list[dict[str, Any]]],
     wanted: str,
     cache_folder: Path,
 ) -> dict[str, Any] | None:
-    """Return the record of the current version, else the newest one, else what a killed run left."""
+    """Return the longest record of the current version, else of the newest, else what a killed run left."""
     found = [
         record
-        for record in records.get((task.problem, task.engine, task.seed, task.evaluations), ())
-        if record["fingerprint"] == wanted
+        for record in records.get((task.problem, task.engine, task.seed), ())
+        if record["fingerprint"] == wanted and record["evaluations"] <= task.evaluations
     ]
-    current = [record for record in found if record["version"] == engine_version(task.engine)]
     if found:
-        return (current or found)[-1]
+        current = [record for record in found if record["version"] == engine_version(task.engine)]
+        newest = current or [record for record in found if record["version"] == found[-1]["version"]]
+        return max(newest, key=lambda record: len(record["rows"]))
     left = unfinished(task, cache_folder)
     if not left:
         return None
@@ -113,6 +114,5 @@ def _record_of(
         "seed": task.seed,
         "rows": [row for row, _, _ in left],
         "cpu_s": [cpu_s for _, _, cpu_s in left],
-        "complete": False,
         "version": engine_version(task.engine),
     }
