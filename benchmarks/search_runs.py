@@ -1,8 +1,8 @@
 """Which engine runs on which problem, for how long and how often; finished runs are kept in a file and not repeated.
 
-Every run has a process of its own, so that its memory and processor time are its own. A run is found again by problem,
-engine, seed, evaluations and version: of our engines a digest of the search's source files, of peers their package's
-version.
+Runs of one engine on one group of problems share a process, so that peak memory is that engine's. A run is found again
+by problem, engine, seed, evaluations and version: of our engines a digest of the search's source files, of peers their
+package's version.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import hashlib
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -287,21 +288,35 @@ def peak_memory_mb() -> float | None:
 
 
 def run_all(todo: Iterable[Task], cache_folder: Path, *, workers: int) -> None:
-    """Run what the cache does not hold; every finished run is appended to it at once."""
+    """Run what the cache does not hold; every finished run is appended to it at once.
+
+    Runs of one engine on one group of problems share a process, which so far only they have used.
+    """
     known = {key_of(record) for record in load(cache_folder)}
-    left = [task for task in todo if _key(task) not in known]
-    print(f"{len(left)} runs to do", flush=True)
+    shared: dict[tuple[str, str], list[Task]] = {}
+    for task in todo:
+        if _key(task) not in known:
+            shared.setdefault((task.engine, group_of(task.problem)), []).append(task)
+    print(f"{sum(map(len, shared.values()))} runs to do", flush=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        futures = {pool.submit(partial(execute, task, cache_folder)): task for task in left}
+        futures = {pool.submit(_execute_some, some, cache_folder): name for name, some in shared.items()}
         for future in as_completed(futures):
-            task = futures[future]
             error = future.exception()
             if error is not None:
-                print(f"{task.slug}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                continue
-            with (cache_folder / "runs.jsonl").open("a") as file:
-                file.write(json.dumps(future.result()) + "\n")
-            print(f"{timestamp()} {task.slug}: {future.result()['cpu_s'][-1]:.0f} s", flush=True)
+                print(f"{futures[future]}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def _execute_some(some: Sequence[Task], cache_folder: Path) -> None:
+    """Run tasks one after the other; one that fails is reported and does not stop the others."""
+    for task in some:
+        try:
+            record = execute(task, cache_folder)
+        except Exception:  # noqa: BLE001  # a fault of one peer must not cost the runs of others
+            traceback.print_exc()
+            continue
+        with (cache_folder / "runs.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(f"{record['finished_at']} {task.slug}: {record['cpu_s'][-1]:.1f} s", flush=True)
 
 
 def load(cache_folder: Path) -> list[dict[str, Any]]:

@@ -151,12 +151,12 @@ class TrainedProblem:
 
     @cached_property
     def _estimator(self) -> Any:
-        from nas.quality.options import ShortTrainingOptions
-        from nas.quality.short_training import ShortTraining, trained_start
-        from nas.training.options import LoopOptions
+        from nas.quality import options, short_training
 
-        loop = LoopOptions(steps=STEPS, batch_size=BATCH_SIZE, threads=1, checkpoint_every=1_000_000)
-        backbone = LoopOptions(steps=BACKBONE_STEPS, batch_size=BATCH_SIZE, threads=1)
-        options = ShortTrainingOptions(loop=loop, backbone=backbone, clips=CLIPS)
-        start = trained_start(self.space, options, folder=self.folder / "backbone", streams=RandomStreams(0))
-        return ShortTraining(self.space, start, loop)
+        settings = options.ShortTrainingOptions(
+            steps=STEPS, batch_size=BATCH_SIZE, backbone_steps=BACKBONE_STEPS, clips=CLIPS
+        )
+        start = short_training.trained_start(
+            self.space, settings, folder=self.folder / "backbone", streams=RandomStreams(0)
+        )
+        return short_training.ShortTraining(self.space, start, settings.loop)
