@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from latency_models.domain import Domain
+    from latency_models.fleet import Fleet
     from latency_models.phases import Pipeline
     from latency_models.pricing import BlockPrice, CostPredictor
     from nas.core.architecture import Architecture
@@ -47,12 +48,14 @@ class CostTable:
         order: dict[str, tuple[int, int, int]],
         pipeline: Pipeline = DENOISER_ALONE,
         demands: Demands = NO_DEMANDS,
+        fleet: Fleet | None = None,
     ) -> None:
         self.space = space
         self.scenario = scenario
         self.predictor = predictor
         self.pipeline = pipeline
         self.demands = demands
+        self.fleet = fleet
         self._base = base
         self._slots = slots
         self._order = order
@@ -87,6 +90,20 @@ class CostTable:
             demands=self.demands,
         )
 
+    def with_fleet(self, fleet: Fleet) -> CostTable:
+        """Return the table with further devices, which ``estimate`` prices too; ``score`` is of the own device."""
+        return CostTable(
+            self.space,
+            self.scenario,
+            self.predictor,
+            base=self._base,
+            slots=self._slots,
+            order=self._order,
+            pipeline=self.pipeline,
+            demands=self.demands,
+            fleet=fleet,
+        )
+
     def estimate(self, architecture: Architecture) -> CostEstimate:
         """Return the cost of one architecture with intervals and a breakdown by block.
 
@@ -95,7 +112,8 @@ class CostTable:
         price = self.price(architecture)
         faults = price.infeasible + self.predictor.network_faults(architecture.digest)
         whole = replace(price, infeasible=faults)
-        return assemble(whole, self.predictor, self.scenario, self.pipeline, level=self.demands.level)
+        cost = assemble(whole, self.predictor, self.scenario, self.pipeline, level=self.demands.level)
+        return cost if self.fleet is None else self.fleet.add(cost, architecture)
 
     def price(self, architecture: Architecture) -> WorkloadPrice:
         """Return the price of one call, summed over the slots."""

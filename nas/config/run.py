@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from nas.config.budget import BudgetSection
+from nas.config.budget import BudgetSection, DeviceLimits
 from nas.config.document import Document, apply_overrides, read_document
 from nas.config.phases import PhasesSection
 from nas.config.search import Estimator, SearchSection, SupernetEstimator
@@ -83,6 +83,20 @@ class DeviceSection(Section):
     lowerings: dict[ComputeUnit, str] | None = None
 
 
+class FurtherDevice(DeviceSection):
+    """A device that the same networks have to run on as well, with limits of its own.
+
+    ``predictor`` is a calibrated predictor of another run: its directory, or its ``predictor.json``; without one the
+    device's uncalibrated prior counts. ``weight`` is against 1 of the run's own device where ``search.devices`` is
+    ``weighted``. ``phases`` are those of this device; the run's own count where they are not stated for its device.
+    """
+
+    budget: DeviceLimits = DeviceLimits()
+    predictor: str | None = None
+    weight: Positive = 1.0
+    phases: PhasesSection | None = None
+
+
 class ProfileSection(Section):
     """How the device is measured: every distinct block of the space, and ``networks`` random whole networks.
 
@@ -154,6 +168,7 @@ class RunConfig(Section):
     space: SpaceSection
     scenario: ScenarioSection
     device: DeviceSection
+    devices: tuple[FurtherDevice, ...] | None = None
     budget: BudgetSection = BudgetSection()
     phases: PhasesSection | None = None
     profile: ProfileSection | None = None

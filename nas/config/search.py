@@ -91,7 +91,8 @@ class SearchSection(Section):
     In mode ``synchronous`` whole batches are told to the engine, and results do not depend on the number of workers;
     in mode ``asynchronous`` a free worker gets the next candidate at once. ``mirror`` copies every evaluation into a
     study of Optuna for ``optuna-dashboard``: true for ``optuna.journal`` in the run directory, or another path from
-    there; the journal stays the truth.
+    there; the journal stays the truth. With further ``devices`` the latency that is minimised is the largest of all
+    (``worst``) or their mean with the devices' weights (``weighted``).
     """
 
     engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
@@ -102,6 +103,7 @@ class SearchSection(Section):
     mirror: bool | Annotated[str, Field(min_length=1)] = True
     select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
     scenario: ScenarioSearch | None = None
+    devices: Literal["worst", "weighted"] = "worst"
 
 
 class SupernetEstimator(Section):

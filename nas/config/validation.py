@@ -142,12 +142,22 @@ def _suggestion(given: str, known: list[str]) -> str:
 def _known_keys(model: type[Any], path: Path, data: Any) -> list[str]:
     current: Any = model
     for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
+        data = data[part] if _holds(data, part) else None
+        if isinstance(part, int):
+            continue  # an item of a list, whose annotation names its items' section
         fields = _fields(current)
         if str(part) not in fields:
             return []
-        current = _choose(fields[str(part)], data)
+        current = _choose(_item(fields[str(part)]), data)
     return sorted(_fields(current))
+
+
+def _item(annotation: Any) -> Any:
+    """Return what a tuple holds, optional ones included; anything else as it is."""
+    for kind in (annotation, *(get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ())):
+        if get_origin(kind) is tuple:
+            return get_args(kind)[0]
+    return annotation
 
 
 def _tags(model: type[Any], path: Path, data: Any) -> str:

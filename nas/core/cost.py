@@ -222,6 +222,11 @@ class Budget:
     runs_on: tuple[ComputeUnit, ...] = ()
     devices: tuple[DeviceBudget, ...] = ()
 
+    @property
+    def objective_limits(self) -> tuple[float | None, float | None]:
+        """Limits on the objectives latency and peak memory themselves; none on a latency over several devices."""
+        return None if self.devices else self.latency_ms, self.peak_memory_mb
+
     def violations(self, cost: CostEstimate) -> tuple[Violation, ...]:
         """Return every limit that an upper end is above, placement first; parameters are exact. Devices in order.
 

@@ -141,8 +141,9 @@ def reference_point(evaluations: Iterable[Evaluation], budget: Budget) -> Point:
     worst = [max(column) for column in zip(*points, strict=True)]
     spread = worst[2] - min(point[2] for point in points)
     margin = REFERENCE_MARGIN_RATIO * (spread or 1.0)
-    latency_ms = worst[0] * (1 + REFERENCE_MARGIN_RATIO) if budget.latency_ms is None else budget.latency_ms
-    memory_mb = worst[1] * (1 + REFERENCE_MARGIN_RATIO) if budget.peak_memory_mb is None else budget.peak_memory_mb
+    limit_ms, limit_mb = budget.objective_limits
+    latency_ms = worst[0] * (1 + REFERENCE_MARGIN_RATIO) if limit_ms is None else limit_ms
+    memory_mb = worst[1] * (1 + REFERENCE_MARGIN_RATIO) if limit_mb is None else limit_mb
     return latency_ms, memory_mb, worst[2] + margin
 
 

@@ -6,22 +6,64 @@ from typing import TYPE_CHECKING
 
 import latency_models
 from latency_models.predictors.roofline import placed_units
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, NasError
 from nas.pipeline.costs import prior_of
+from nas.pipeline.further_devices import known_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nas.config.budget import DeviceLimits
-    from nas.config.run import DeviceSection, RunConfig
+    from nas.config.run import DeviceSection, FurtherDevice, RunConfig
 
 Fault = tuple[str, str]  # path of the key, message
 
 
 def budget_faults(config: RunConfig) -> Iterator[Fault]:
     """Yield the faults of the limits on every device of a run."""
-    if config.device.name in (*latency_models.device_names(), "host-cpu", "host-cuda"):
+    known = (*latency_models.device_names(), "host-cpu", "host-cuda")
+    if config.device.name in known:
         yield from _limits(config, config.device, config.budget, "budget")
+    if config.devices == ():
+        yield "devices", "needs at least 1 device beside the run's own; leave the section out for none"
+    names = [config.device.name]
+    for index, device in enumerate(config.devices or ()):
+        path = f"devices.{index}"
+        if device.name in names:
+            yield f"{path}.name", f"every device is named once, {device.name!r} is there already"
+        names.append(device.name)
+        if device.name in known:
+            yield from _limits(config, device, device.budget, f"{path}.budget")
+            yield from _phases(config, device, path)
+            yield from _predictor(config, device, path)
+
+
+def _phases(config: RunConfig, device: FurtherDevice, path: str) -> Iterator[Fault]:
+    for name in ("text_encoder", "decoder", "overhead"):
+        if device.phases is not None and getattr(device.phases, name).type == "profiled":
+            yield f"{path}.phases.{name}", "'profiled' is for the run's own device: state it, or describe its workload"
+        elif device.phases is None and config.phases is not None:
+            kind = getattr(config.phases, name).type
+            if kind in ("stated", "profiled"):
+                yield (
+                    f"{path}.phases",
+                    f"is missing: phases.{name} is {kind} for {config.device.name!r} and says nothing of this device",
+                )
+                return
+
+
+def _predictor(config: RunConfig, device: FurtherDevice, path: str) -> Iterator[Fault]:
+    if device.predictor is None:
+        return
+    try:
+        predictor = known_predictor(device)
+        assert predictor is not None
+        predictor.check_scenario(config.scenario.build())
+    except NasError as error:
+        yield f"{path}.predictor", error.message
+        return
+    if predictor.device.removeprefix("simulated-") != device.name:
+        yield f"{path}.predictor", f"is of device {predictor.device!r}, needs {device.name!r}"
 
 
 def _limits(config: RunConfig, device: DeviceSection, limits: DeviceLimits, path: str) -> Iterator[Fault]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latency_models.joint_table import JointCostTable
 from latency_models.meeting import Meeting, Moved
+from nas.core.architecture import Architecture
 from nas.core.pareto import ParetoFront
 from nas.runs.front import DeviceChances, MemberChance
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from latency_models.cost_table import CostTable
-    from nas.core.architecture import Architecture
     from nas.core.cost import Budget, DeviceBudget
     from nas.core.evaluation import Evaluation
     from nas.runs.front import SelectionEffect
@@ -23,48 +24,77 @@ _RULES = ("knee", "fastest", "best")
 _log = logging.getLogger(__name__)
 
 
-def device_chances(
+def front_chances(
     table: CostTable | JointCostTable,
-    architectures: Sequence[Architecture],
-    limits: Budget | DeviceBudget,
+    members: Sequence[Evaluation],
+    budget: Budget,
     *,
     device: str,
     effect: SelectionEffect | None = None,
 ) -> tuple[DeviceChances, ...]:
-    """Return the probabilities that a device keeps its limits, as a tuple of one; of none without such limits.
+    """Return the probabilities that each device with limits on latency or memory keeps them.
 
     Args:
-        table: Prices networks on the device.
-        architectures: Members of the front.
-        limits: What the device must keep.
-        device: Its name.
-        effect: What the selection did to the intervals of this device.
+        table: Prices networks on the run's device and on the further ones.
+        members: Members of the front.
+        budget: What the devices must keep.
+        device: Name of the run's own device.
+        effect: What the selection did to its intervals; those of further devices were not replayed.
     """
-    if limits.latency_ms is None and limits.peak_memory_mb is None:
-        return ()
     tables = table.tables if isinstance(table, JointCostTable) else (table,)
+    places = [_place(table, member.architecture) for member in members]
+    found = [_chances(tables, places, budget, device=device, effect=effect)]
+    for limits in budget.devices:
+        own = [_further(part, limits.device) for part in tables]
+        found.append(_chances(own, places, limits, device=limits.device, effect=None))
+    return tuple(item for item in found if item is not None)
+
+
+def _chances(
+    tables: Sequence[CostTable],
+    places: Sequence[_Place],
+    limits: Budget | DeviceBudget,
+    *,
+    device: str,
+    effect: SelectionEffect | None,
+) -> DeviceChances | None:
+    if limits.latency_ms is None and limits.peak_memory_mb is None:
+        return None
     meetings = [Meeting(part, latency_ms=limits.latency_ms, memory_mb=limits.peak_memory_mb) for part in tables]
     after = None
     if effect is not None:
         after = Moved(shift_ratio=effect.high_shift_ratio, widening_ratio=effect.widening_ratio)
-    members = []
-    for architecture in architectures:
-        part, network = _own(table, architecture)
-        chance = MemberChance(
-            digest=architecture.digest,
-            probability=meetings[part].probability(network),
-            after_selection=None if after is None else meetings[part].probability(network, after),
+    members = tuple(
+        MemberChance(
+            digest=place.digest,
+            probability=meetings[place.table].probability(place.network),
+            after_selection=None if after is None else meetings[place.table].probability(place.network, after),
         )
-        members.append(chance)
-    return (DeviceChances(device=device, asked=limits.probability, basis=meetings[0].basis(), members=tuple(members)),)
+        for place in places
+    )
+    return DeviceChances(device=device, asked=limits.probability, basis=meetings[0].basis(), members=members)
 
 
-def _own(table: CostTable | JointCostTable, architecture: Architecture) -> tuple[int, Architecture]:
-    """Return which table prices a candidate, and the architecture as that table knows it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A member: its digest, which table prices it, and the architecture as that table knows it."""
+
+    digest: str
+    table: int
+    network: Architecture
+
+
+def _place(table: CostTable | JointCostTable, architecture: Architecture) -> _Place:
     if not isinstance(table, JointCostTable):
-        return 0, architecture
+        return _Place(digest=architecture.digest, table=0, network=architecture)
     *options, scenario = table.space.to_options(architecture)
-    return scenario, table.tables[scenario].space.from_options(options)
+    network = table.tables[scenario].space.from_options(options)
+    return _Place(digest=architecture.digest, table=scenario, network=network)
+
+
+def _further(table: CostTable, device: str) -> CostTable:
+    assert table.fleet is not None  # the budget names further devices only beside a fleet of them
+    return next(item.table for item in table.fleet.devices if item.name == device)
 
 
 def choose(front: ParetoFront, rule: str, chances: Sequence[DeviceChances]) -> Evaluation:

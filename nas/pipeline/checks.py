@@ -52,7 +52,8 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
 
 
 def _problem(path: str, message: str, document: Document | None) -> Problem:
-    place = document.place(tuple(path.split("."))) if document else None
+    parts = tuple(int(part) if part.isdigit() else part for part in path.split("."))
+    place = document.place(parts) if document else None
     return Problem(
         message=message,
         path=path,
@@ -104,16 +105,24 @@ def _toy_training(config: RunConfig) -> str | None:
 
 
 def _device(config: RunConfig) -> Iterator[Fault]:
+    sections = [("device", config.device)]
+    sections += [(f"devices.{index}", device) for index, device in enumerate(config.devices or ())]
+    for path, device in sections:
+        for key, message in _one_device(device):
+            yield f"{path}.{key}", message
+
+
+def _one_device(device: DeviceSection) -> Iterator[Fault]:
     known = (*HOSTS, *(name for name in latency_models.device_names() if not name.startswith("host")))
-    if config.device.name not in known:
-        yield "device.name", _unknown("device", config.device.name, known)
-    elif config.device.name in HOSTS:
+    if device.name not in known:
+        yield "name", _unknown("device", device.name, known)
+    elif device.name in HOSTS:
         for name in ("weights", "lowerings"):
-            if getattr(config.device, name) is not None:
-                yield f"device.{name}", "is for packages on a phone; this host runs the networks in torch as they are"
+            if getattr(device, name) is not None:
+                yield name, "is for packages on a phone; this host runs the networks in torch as they are"
     else:
-        yield from _weights(config.device)
-        yield from _lowerings(config.device)
+        yield from _weights(device)
+        yield from _lowerings(device)
 
 
 def _weights(device: DeviceSection) -> Iterator[Fault]:
@@ -122,21 +131,21 @@ def _weights(device: DeviceSection) -> Iterator[Fault]:
     if weights is None:
         return
     if weights.form not in forms:
-        yield "device.weights.form", _unknown("form of weights", weights.form, forms)
+        yield "weights.form", _unknown("form of weights", weights.form, forms)
     elif weights.form == "plain" and weights.bits != 16:
         stored = ", ".join(form for form in forms if form != "plain")
-        yield "device.weights", f"{weights.bits}-bit weights need a form, one of {stored}, got 'plain'"
+        yield "weights", f"{weights.bits}-bit weights need a form, one of {stored}, got 'plain'"
     elif weights.form != "plain" and weights.bits == 16:
-        yield "device.weights", f"{weights.form!r} weights have bits 8, 6 or 4, got 16"
+        yield "weights", f"{weights.form!r} weights have bits 8, 6 or 4, got 16"
 
 
 def _lowerings(device: DeviceSection) -> Iterator[Fault]:
     units = tuple(unit.compute_unit for unit in latency_models.device(device.name).units)
     for unit, name in (device.lowerings or {}).items():
         if unit not in units:
-            yield f"device.lowerings.{unit}", _unknown(f"compute unit of {device.name!r}", unit, units)
+            yield f"lowerings.{unit}", _unknown(f"compute unit of {device.name!r}", unit, units)
         elif name not in PACKAGE_LOWERINGS:
-            yield f"device.lowerings.{unit}", _unknown("lowering", name, PACKAGE_LOWERINGS)
+            yield f"lowerings.{unit}", _unknown("lowering", name, PACKAGE_LOWERINGS)
 
 
 def _phases(config: RunConfig) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from latency_models.predictors.roofline import RooflinePredictor, placed_units
 from latency_models.profiles import shape_label
 from latency_models.residency import keeps_arenas
 from nas.core.profile import ProfileSet
+from nas.pipeline.further_devices import known_predictor, with_fleet
 from nas.pipeline.phases import build_pipeline
 from nas.pipeline.scenarios import context_at, stage_folder
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from latency_models import CostPredictor, CostTable, DeviceSpec, Infeasible, Pipeline
     from latency_models.devices import UnitSpec, WeightForm
     from nas.config.budget import DeviceLimits
-    from nas.config.run import DeviceSection, RunConfig, ScenarioSection
+    from nas.config.run import DeviceSection, FurtherDevice, RunConfig, ScenarioSection
     from nas.core.cost import Budget, ComputeUnit, CostEstimate
     from nas.core.protocols import SearchSpace
     from nas.core.scenario import ScenarioPoint
@@ -141,19 +142,40 @@ def load_prices(context: Context) -> CostTable | JointCostTable:
     Blocks are priced once for all numbers of denoising steps.
     """
     if context.joint is None:
-        return load_cost_table(context)
+        first, *others = _device_tables(context)
+        return with_fleet(context.config, first, others)
     tables: list[CostTable] = []
-    by_call: dict[ScenarioPoint, CostTable] = {}
+    by_call: dict[ScenarioPoint, list[CostTable]] = {}
     for point in context.joint.points:
         own = context_at(context, point)
         call = replace(point, denoising_steps=None)
+        contexts = [own, *(on_device(own, section) for section in own.config.devices or ())]
         if call in by_call:
-            known = by_call[call]
-            tables.append(known.with_steps(own.scenario, _pipeline(own, known.predictor)))
+            pairs = zip(contexts, by_call[call], strict=True)
+            found = [known.with_steps(at.scenario, _pipeline(at, known.predictor)) for at, known in pairs]
         else:
-            tables.append(load_cost_table(own))
-            by_call[call] = tables[-1]
+            found = by_call[call] = _device_tables(own)
+        tables.append(with_fleet(own.config, found[0], found[1:]))
     return JointCostTable(context.joint, tables)
+
+
+def _device_tables(context: Context) -> list[CostTable]:
+    """Return the tables of the run's own device and of every further one."""
+    tables = [load_cost_table(context)]
+    for section in context.config.devices or ():
+        own = on_device(context, section)
+        predictor = known_predictor(section) or prior_predictor(own.config)
+        demands = demands_of(section, section.budget, own.config.scenario)
+        tables.append(
+            latency_models.compile_cost_table(own.space, own.scenario, predictor, _pipeline(own, predictor), demands)
+        )
+    return tables
+
+
+def on_device(context: Context, section: FurtherDevice) -> Context:
+    """Return the run as it is on a further device; its own phases where it states some."""
+    changes = {"device": section, "phases": section.phases or context.config.phases}
+    return replace(context, config=context.config.model_copy(update=changes))
 
 
 def _pipeline(context: Context, predictor: CostPredictor) -> Pipeline:
@@ -171,16 +193,19 @@ def additive_costs(table: CostTable | JointCostTable, budget: Budget | None = No
 
 
 def _additive(table: CostTable, budget: Budget | None) -> AdditiveCosts:
+    from nas.pipeline.fleet_costs import FleetCosts
     from nas.search.exact import AdditiveCosts, SlotSum
     from nas.search.exact.requirements import Requirement
 
     costs = table.slot_costs()
+    own_ms = SlotSum.of(costs.latency_ms, base=costs.base_latency_ms)
     requirements = []
     if budget is not None and budget.package_mb is not None:
         sizes = SlotSum.of(costs.package_mb, base=costs.base_package_mb)
         requirements.append(Requirement(name="package_mb", table=sizes, limit=budget.package_mb))
+    more = FleetCosts.of(table.fleet, own_ms, costs.runs, budget)
     return AdditiveCosts(
-        latency_ms=SlotSum.of(costs.latency_ms, base=costs.base_latency_ms),
+        latency_ms=more.latency_ms,
         latency_high_ms=SlotSum.of(costs.latency_high_ms, base=costs.base_latency_high_ms),
         weights_mb=SlotSum.of(costs.weights_mb, base=costs.base_weights_mb),
         activation_mb=costs.activation_mb,
@@ -190,8 +215,10 @@ def _additive(table: CostTable, budget: Budget | None) -> AdditiveCosts:
         floor_mb=costs.floor_mb,
         floor_high_mb=costs.floor_high_mb,
         parameters=SlotSum.of(costs.parameters, base=float(costs.base_parameters)),
-        runs=costs.runs,
-        requirements=tuple(requirements),
+        runs=more.runs,
+        requirements=(*requirements, *more.requirements),
+        memory_requirements=more.memory_requirements,
+        other_latencies_ms=more.other_latencies_ms,
     )
 
 

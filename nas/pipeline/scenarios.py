@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from latency_models.profiles import shape_label
 from nas.config.run import WeightsSection
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
     from nas.core.scenario import ScenarioPoint
     from nas.pipeline.context import Context
 
+D = TypeVar("D", bound="DeviceSection")
+
 
 def context_at(context: Context, point: ScenarioPoint) -> Context:
     """Return the run as it is with what ``point`` chose in place of its own; its files are the run's."""
-    device = device_at(context.config.device, point)
+    config = context.config
+    device = device_at(config.device, point)
+    others = None if config.devices is None else tuple(device_at(section, point) for section in config.devices)
     return replace(
         context,
         scenario=point.applied(context.scenario),
-        config=context.config.model_copy(update={"device": device}),
+        config=config.model_copy(update={"device": device, "devices": others}),
     )
 
 
-def device_at(section: DeviceSection, point: ScenarioPoint) -> DeviceSection:
+def device_at(section: D, point: ScenarioPoint) -> D:
     """Return the device with the weight bits that ``point`` chose; 16 bits are plain."""
     if point.weight_bits is None:
         return section

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from nas.core.errors import InputError
 from nas.core.pareto import reference_point
 from nas.core.units import latency_with_interval, memory_with_interval
-from nas.pipeline.chances import chance_words, choose, device_chances
+from nas.pipeline.chances import chance_words, choose, front_chances
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.executor_checks import task_resources
+from nas.pipeline.further_devices import device_budgets
 from nas.pipeline.quality import make_estimator
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
@@ -54,7 +55,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     table = load_prices(context)
     for line in scenario_warnings(context.config):
         logger.warning("%s", line)
-    budget = context.config.budget.build(*latency_range_ms(table, context.search_space))
+    config = context.config
+    budget = config.budget.build(*latency_range_ms(table, context.search_space), devices=device_budgets(config))
     costs = additive_costs(table, budget)
     bare = table.estimate(context.search_space.from_options([0] * len(table.num_options)))
     refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
@@ -90,8 +92,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     reference = (latency_ms, memory_mb, quality)
     members = tuple(_with_split(member, table) for member in result.front.members)
     effect = selection_effect(context, table, result.evaluations, members, budget)
-    found = [member.architecture for member in members]
-    chances = device_chances(table, found, budget, device=context.config.device.name, effect=effect)
+    chances = front_chances(table, members, budget, device=config.device.name, effect=effect)
     chosen = choose(result.front, section.select, chances)
     write_front(
         folder / "front.json",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latency_models.fleet import Fleet
     from nas.core.cost import Budget
     from nas.core.evaluation import Evaluation
 
@@ -70,7 +71,7 @@ def selection_effect(
     if len(pool) > len(front):
         correction = replay_selection(
             [evaluation.cost.latency_ms for evaluation in pool],
-            _selector(pool, budget),
+            _selector(pool, budget, parts[0].table.fleet),
             residuals,
             half_width=sum(len(part.rows) * log(part.predictor.ratios.latency[1]) for part in parts) / len(pool),
             coverage=coverage,
@@ -135,8 +136,11 @@ def _drawn(part: _Part, *, stream: str) -> tuple[CalibratedPredictor, ...]:
     )
 
 
-def _selector(pool: Sequence[Evaluation], budget: Budget) -> Select:
-    """Return what takes latencies of the pool to the indices of its front inside the budget."""
+def _selector(pool: Sequence[Evaluation], budget: Budget, fleet: Fleet | None) -> Select:
+    """Return what takes latencies of the pool to the indices of its front inside the budget.
+
+    Only the run's own device is replayed: latencies on further ones are taken as predicted.
+    """
     import numpy as np
 
     costs = [evaluation.cost for evaluation in pool]
@@ -144,10 +148,12 @@ def _selector(pool: Sequence[Evaluation], budget: Budget) -> Select:
     memory_mb = [cost.peak_memory_mb for cost in costs]
     worse = [-evaluation.quality.score if evaluation.quality else 0.0 for evaluation in pool]
     limit_ms = np.inf if budget.latency_ms is None else budget.latency_ms
+    others_ms = np.array([[other.latency_ms for other in cost.devices] for cost in costs]).T
 
     def select(latency_ms: NDArray[np.float64]) -> NDArray[np.intp]:
         inside = np.flatnonzero(latency_ms * upper <= limit_ms)
-        points = [(float(latency_ms[index]), memory_mb[index], worse[index]) for index in inside]
+        objective_ms = latency_ms if fleet is None else fleet.combined_ms(latency_ms, list(others_ms))
+        points = [(float(objective_ms[index]), memory_mb[index], worse[index]) for index in inside]
         return inside[np.array(non_dominated(points), dtype=np.intp)]
 
     return select

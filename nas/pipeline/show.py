@@ -11,7 +11,7 @@ from nas.core.errors import ConfigError, NasError
 from nas.core.schema import to_data
 from nas.pipeline.show_limits import chance_cells as _chance_cells
 from nas.pipeline.show_limits import chance_head as _chance_head
-from nas.pipeline.show_limits import limit_lines
+from nas.pipeline.show_limits import cost_lines, device_lines, limit_lines
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 from nas.search.prices import cost_differences
@@ -43,7 +43,9 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
             f"{'quality':>10}{_chance_head(front)}"
         )
         rows = [_front_row(member, front) for member in front.members]
-        return to_data(front), "\n".join([head, *rows, *limit_lines(front), *_screened_lines(context)])
+        return to_data(front), "\n".join(
+            [head, *rows, *device_lines(front), *limit_lines(front), *_screened_lines(context)]
+        )
     wanted = digest or front.selected
     for member in front.members:
         if member.architecture.digest == wanted:
@@ -111,7 +113,7 @@ def _architecture_text(member: Evaluation) -> str:
         for violation in member.violations
     ]
     stuck = [f"  {fault.block} on {fault.compute_unit}: {fault.reason} ({fault.source})" for fault in cost.infeasible]
-    lines = [head, "choices:", *choices]
+    lines = [head, *cost_lines(cost), "choices:", *choices]
     lines += ["screened out, as it breaks:", *broken] if broken else []
     lines += ["does not run on the device:", *stuck] if stuck else []
     lines += ["one generation:", *_phase_rows(cost)] if cost.phases else []

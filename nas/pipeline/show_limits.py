@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nas.core.units import budget_words
 
 if TYPE_CHECKING:
+    from nas.core.cost import CostEstimate, DeviceCost
     from nas.runs.front import FrontFile
 
 
@@ -38,6 +39,46 @@ def limit_lines(front: FrontFile) -> list[str]:
         allowing = ", allowing for the selection" if after else ""
         lines.append(f"P(keeps it) is of {item.device}'s limits on latency and memory together{allowing}: {item.basis}")
     return lines
+
+
+def device_lines(front: FrontFile) -> list[str]:
+    """Return a table of the members' costs for every further device, and of the latency over all."""
+    if not front.members or not front.members[0].cost.devices:
+        return []
+    lines = [f"latency over all devices, which the search minimised: {_range_words(front)}"]
+    for index, device in enumerate(front.members[0].cost.devices):
+        lines.append(f"on {device.device} ({device.origin}, {device.predictor}):")
+        lines.append(f"  {'network':<18}{'latency ms':>12}{'interval':>22}{'peak MB':>10}{'package MB':>12}")
+        lines += [_device_row(member.architecture.digest, member.cost.devices[index]) for member in front.members]
+    return lines
+
+
+def cost_lines(cost: CostEstimate) -> list[str]:
+    """Return what one network costs beyond latency, memory and parameters: its package, and further devices."""
+    lines = [] if cost.package_mb is None else [f"package: {cost.package_mb:.2f} MB"]
+    if cost.combined_ms is not None:
+        lines.append(f"latency over all devices: {cost.combined_ms:.2f} ms")
+    for device in cost.devices:
+        time, space = device.latency_interval_ms, device.memory_interval_mb
+        note = "" if device.in_domain else f"; outside the calibration: {device.domain_note or 'extrapolated'}"
+        lines.append(
+            f"  on {device.device}: {device.latency_ms:.2f} ms ({time.low:.2f} to {time.high:.2f}), "
+            f"{device.peak_memory_mb:.2f} MB ({space.low:.2f} to {space.high:.2f}), {device.origin}: "
+            f"{device.predictor}{note}"
+        )
+    return lines
+
+
+def _range_words(front: FrontFile) -> str:
+    found = [member.cost.objective_ms for member in front.members]
+    return f"{min(found):.1f} to {max(found):.1f} ms"
+
+
+def _device_row(digest: str, cost: DeviceCost) -> str:
+    time = cost.latency_interval_ms
+    package = "-" if cost.package_mb is None else f"{cost.package_mb:.2f}"
+    ends = f"{time.low:.1f} to {time.high:.1f}"
+    return f"  {digest:<18}{cost.latency_ms:>12.1f}{ends:>22}{cost.peak_memory_mb:>10.1f}{package:>12}"
 
 
 def _width(device: str, one: bool) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError, InputError
 from nas.pipeline.checks import HOSTS
+from nas.pipeline.further_devices import predictor_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ _COST = ("space", "scenario", "device")
 STAGES: tuple[Stage, ...] = (
     Stage(name="profile", sections=(*_COST, "phases", "profile")),
     Stage(name="calibrate", reads=("profile",), sections=(*_COST, "calibrate", "budget")),
-    Stage(name="search", reads=("calibrate",), sections=(*_COST, "phases", "budget", "search", "quality")),
+    Stage(name="search", reads=("calibrate",), sections=(*_COST, "devices", "phases", "budget", "search", "quality")),
     Stage(name="train", reads=("search",), sections=("space", "scenario", "train", "quality")),
     Stage(name="export", reads=("search", "train"), sections=("space", "scenario", "export")),
     Stage(name="closed_loop", reads=("search",), sections=(*_COST, "phases", "closed_loop")),
@@ -263,8 +264,11 @@ def _input_files(config: RunConfig, directory: RunDirectory, stage: Stage) -> li
     Without a calibration the search reads the profile itself, for what failed.
     """
     files = [f"{name}/stage.json" for name in _read_stages(config, directory, stage)]
-    failures = stage.name == "search" and config.calibrate is None and (directory.path / _RECORDS).is_file()
-    return [*files, _RECORDS] if failures else files
+    if stage.name != "search":
+        return files
+    failures = config.calibrate is None and (directory.path / _RECORDS).is_file()
+    predictors = [str(predictor_file(device).absolute()) for device in config.devices or () if device.predictor]
+    return [*files, *([_RECORDS] if failures else []), *predictors]
 
 
 def _settings(config: RunConfig, stage: Stage) -> dict[str, Any]:

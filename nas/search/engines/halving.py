@@ -214,7 +214,7 @@ def _corner(points: FloatArray, budget: Budget) -> FloatArray:
     """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none."""
     worst, best = points.max(axis=0), points.min(axis=0)
     corner = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
-    for axis, limit in enumerate((budget.latency_ms, budget.peak_memory_mb)):
+    for axis, limit in enumerate(budget.objective_limits):
         if limit is not None:
             corner[axis] = limit
     return np.asarray(corner)
