@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nas import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # verb → (module:attribute, one-line help); a verb's module loads when it is called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -45,6 +49,22 @@ class LazyGroup(click.Group):
         module, attribute = VERBS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]  # the rest by name
+        """Run the command line; with ``--json`` its own faults are one document too."""
+        given = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or "--json" not in given:
+            return super().main(args, standalone_mode=standalone_mode, **extra)
+        try:
+            code = super().main(args, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            import json
+
+            hint = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else None
+            body = {"kind": "config", "exit": error.exit_code, "message": error.format_message(), "problems": []}
+            click.echo(json.dumps({"error": {**body, "hint": hint}}, indent=2))
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

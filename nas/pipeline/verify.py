@@ -12,6 +12,7 @@ from nas.core.schema import check_schema, from_data
 from nas.pipeline.stages import stale_inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.pipeline.context import Context
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 def verify_run(context: Context) -> list[StructureCheck]:
     """Return every check of a run that can be made from its files.
 
+    A stage that is running must have a process that holds the run's lock; one that was killed leaves it ``running``.
+
     Raises:
         InputError: A file of a finished stage is missing, changed or stale, or is not what it should be.
     """
-    finished = [name for name, state in context.directory.states().items() if state.state == "done"]
+    states = context.directory.states()
+    finished = [name for name, state in states.items() if state.state == "done"]
     context.directory.require(*finished)
     stale = {name: stale_inputs(context.config, context.directory, name) for name in finished}
     changed = [
@@ -35,9 +39,25 @@ def verify_run(context: Context) -> list[StructureCheck]:
             hint=f"restore what changed, or do everything again: nas run {context.directory.path} --force",
         )
     checks = [_check(f"{name} is whole and fresh", "nothing changed", "nothing changed") for name in finished]
+    checks += _running_checks(context, [name for name, state in states.items() if state.state == "running"])
     checks += _export_checks(context)
     checks += _coverage_checks(context)
     return checks
+
+
+def _running_checks(context: Context, names: Sequence[str]) -> list[StructureCheck]:
+    found = (
+        "is at work" if names and context.directory.lock().is_held() else "is gone; `nas run` goes on with the stage"
+    )
+    return [
+        StructureCheck(
+            name=f"the process of running stage {name}",
+            expected="is at work",
+            found=found,
+            passed=found == "is at work",
+        )
+        for name in names
+    ]
 
 
 def _export_checks(context: Context) -> list[StructureCheck]:

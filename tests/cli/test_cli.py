@@ -47,6 +47,29 @@ def test_a_faulty_yaml_exits_2_with_every_fault_in_json(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serch", "run.yaml"), "Did you mean 'search'?"),
+        (("search", "run.yaml", "--evaluatons", "3"), "No such option"),
+        (("search",), "Missing argument"),
+        (("show", "run.yaml", "fornt"), "'fornt' is not one of"),
+    ],
+)
+def test_faults_of_the_command_line_are_one_document_with_json(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert (error["kind"], error["exit"]) == ("config", 2)
+    assert message in error["message"]
+    assert error["hint"].startswith("Usage:")
+
+
+def test_help_and_results_are_the_same_with_json() -> None:
+    assert invoke("search", "--help", "--json").stdout.startswith("Usage:")
+    assert json.loads(invoke("list", "engines", "--json").stdout)
+
+
 @pytest.mark.parametrize("verb", ["run", "search", "config check"])
 def test_a_missing_file_exits_3(verb: str, tmp_path: Path) -> None:
     result = invoke(*verb.split(), str(tmp_path / "none.yaml"))

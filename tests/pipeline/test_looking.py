@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,32 @@ def test_checks_that_hold_exit_0_with_one_document(context: Context) -> None:
     result = invoke("verify", str(context.directory.path), "--json")
     assert result.exit_code == 0
     assert all(check["passed"] for check in json.loads(result.stdout)["checks"])
+
+
+def leave_running(context: Context) -> None:
+    """Leave a run as a process that was killed while it searched."""
+    file = context.path("status.json")
+    status = json.loads(file.read_text())
+    status["stages"]["report"]["state"] = "running"
+    file.write_text(json.dumps(status))
+
+
+def test_a_stage_whose_process_was_killed_exits_5(context: Context) -> None:
+    leave_running(context)
+    context.path("lock").write_text(json.dumps({"pid": 1, "host": socket.gethostname()}))
+    result = invoke("verify", str(context.directory.path), "--json")
+    assert result.exit_code == 5
+    assert json.loads(result.stdout)["error"]["message"].endswith("the process of running stage report")
+    with context.directory.lock() as lock:
+        assert lock.took_over  # verify has left the trace of the killed process
+
+
+def test_a_stage_whose_process_is_at_work_verifies(context: Context) -> None:
+    leave_running(context)
+    with context.directory.lock():
+        result = invoke("verify", str(context.directory.path))
+    assert result.exit_code == 0
+    assert "ok   the process of running stage report: is at work" in result.stdout
 
 
 def test_a_changed_setting_is_stale_and_exits_3_with_one_document(context: Context) -> None:
