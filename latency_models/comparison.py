@@ -13,7 +13,7 @@ from nas.core.errors import ProfileError
 from nas.core.schema import to_data, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nas.core.cost import CostEstimate, Interval
     from nas.core.profile import ProfileSet
@@ -131,6 +131,20 @@ def compare(
     slowdown = now.time_ms / reference.time_ms if now is not None and reference is not None else None
     stated = next(iter(estimates.values())).latency_interval_ms.coverage
     return _summed_up(tuple(rows), device, stated=stated, slowdown=slowdown)
+
+
+def merged(comparisons: Sequence[Comparison]) -> Comparison:
+    """Return one comparison of all rows, of one device; the slowdown is the worst of any.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not comparisons:
+        raise ValueError("merging needs at least one comparison")
+    first = comparisons[0]
+    slowdowns = [item.slowdown_ratio for item in comparisons if item.slowdown_ratio is not None]
+    rows = tuple(row for item in comparisons for row in item.rows)
+    return _summed_up(rows, first.device, stated=first.stated_coverage, slowdown=max(slowdowns, default=None))
 
 
 def _summed_up(rows: tuple[ComparisonRow, ...], device: str, *, stated: float, slowdown: float | None) -> Comparison:

@@ -6,17 +6,16 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from nas.core.architecture import Architecture, ChoiceSpec, ChoiceValue
-from nas.core.scenario import ScenarioPoint
+from nas.core.scenario import SCENARIO_SLOT, scenario_point
 from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nas.core.scenario import Scenario
+    from nas.core.scenario import Scenario, ScenarioPoint
     from nas.core.workload import Workload
     from search_spaces.temporal import TemporalSpace
 
-SCENARIO_SLOT = "scenario"
 SPACE_SUFFIX = "+scenario"
 
 
@@ -71,7 +70,7 @@ class JointSpace:
             for name in values.names()
         ]
         self._categorical = CategoricalSpace(self.name, self.version, slots)
-        self._points = tuple(_point(option) for option in self._categorical.options(SCENARIO_SLOT))
+        self._points = tuple(scenario_point(option) for option in self._categorical.options(SCENARIO_SLOT))
 
     @property
     def identifier(self) -> str:
@@ -148,18 +147,5 @@ class JointSpace:
         return self.from_options([*self.inner.to_options(inner), self._points.index(point)])
 
 
-def scenario_point(architecture: Architecture) -> ScenarioPoint:
-    """Return what an architecture says of its scenario; nothing is chosen where it is of no joint space."""
-    prefix = f"{SCENARIO_SLOT}."
-    return _point({name: value for name, value in architecture.items() if name.startswith(prefix)})
-
-
 def _as_choice(value: int | tuple[int, int]) -> ChoiceValue:
     return value if isinstance(value, int) else f"{value[0]}x{value[1]}"
-
-
-def _point(option: Mapping[str, ChoiceValue]) -> ScenarioPoint:
-    chosen = {name.rpartition(".")[2]: value for name, value in option.items()}
-    size = chosen.pop("size", None)
-    height_width = tuple(map(int, str(size).split("x"))) if size else None
-    return ScenarioPoint(**chosen, size=height_width)  # type: ignore[arg-type]  # whole numbers by the choices

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Precision = Literal["float32", "float16", "bfloat16"]
 ComputeUnits = Literal["all", "cpu_only", "cpu_and_gpu", "cpu_and_ne"]
 
+# Choices of a joint space that are of the scenario: ``scenario.frames``.
+SCENARIO_SLOT = "scenario"
 ELEMENT_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -86,3 +91,11 @@ class ScenarioPoint:
             f"{self.weight_bits}-bit weights" if self.weight_bits else "",
         )
         return ", ".join(part for part in parts if part)
+
+
+def scenario_point(choices: Mapping[str, Any]) -> ScenarioPoint:
+    """Return what an architecture's choices say of its scenario; nothing is chosen where it is of no joint space."""
+    chosen = {name.rpartition(".")[2]: value for name, value in choices.items() if name.startswith(f"{SCENARIO_SLOT}.")}
+    size = chosen.pop("size", None)
+    height, width = map(int, str(size).split("x")) if size else (None, None)
+    return ScenarioPoint(**chosen, size=None if height is None or width is None else (height, width))

@@ -43,7 +43,7 @@ def model_card(model: ExportedModel, package: Package, scenario: Scenario, metad
             [(item.name, item.expected, item.found, "yes" if item.passed else "**no**") for item in model.checks],
         ),
         "## Limits",
-        _limits(scenario, computed=model.parity is not None),
+        _limits(scenario, computed=model.parity is not None, weight_bits=metadata.weight_bits),
         "## Made with",
         _table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
     ]
@@ -100,7 +100,7 @@ def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _limits(scenario: Scenario, *, computed: bool) -> str:
+def _limits(scenario: Scenario, *, computed: bool, weight_bits: int) -> str:
     outputs = (
         "and its outputs as PyTorch computes the saved program on the export's machine."
         if computed
@@ -115,6 +115,11 @@ def _limits(scenario: Scenario, *, computed: bool) -> str:
             "- Three-dimensional convolutions, where the architecture has them, do not run on the Neural Engine.",
             "- The time arrives in float16: from 512 on it is rounded to multiples of 0.5, below more finely.",
             "- Sine and cosine in float32 leave the Neural Engine for a moment at the start of every call.",
+            *(
+                (f"- The cost above is of {weight_bits}-bit weights; the package has 16: compress it first.",)
+                if weight_bits < 16
+                else ()
+            ),
         )
     )
 

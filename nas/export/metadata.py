@@ -55,6 +55,7 @@ class ExportMetadata:
         cost: Cost that the search saw.
         quality: Quality that the search saw.
         figures: Further figures with their origin.
+        weight_bits: Bits of a weight that the cost is of; the package's own are 16.
     """
 
     author: str = ""
@@ -64,6 +65,7 @@ class ExportMetadata:
     cost: CostEstimate | None = None
     quality: Quality | None = None
     figures: tuple[MeasuredFigure, ...] = ()
+    weight_bits: int = 16
 
 
 def package_entries(architecture: Architecture, scenario: Scenario, metadata: ExportMetadata) -> dict[str, str]:

@@ -9,6 +9,7 @@ from nas.core.architecture import Architecture
 from nas.core.scenario import ScenarioPoint
 from nas.pipeline.context import Context
 from nas.pipeline.scenarios import context_at, split
+from nas.runs.front import read_front
 
 if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
@@ -40,3 +41,13 @@ def chosen(context: Context, evaluation: Evaluation) -> Chosen:
         point=point,
         context=context_at(context, point),
     )
+
+
+def chosen_member(context: Context) -> Chosen:
+    """Return the member of the front that the search selected.
+
+    Raises:
+        InputError: There is no front.
+    """
+    front = read_front(context.path("search", "front.json"))
+    return chosen(context, next(item for item in front.members if item.architecture.digest == front.selected))

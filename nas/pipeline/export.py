@@ -13,12 +13,14 @@ from nas.export.metadata import ExportMetadata
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 from nas.models.weights import WeightReport, load_image_weights
+from nas.pipeline.choice import chosen
 from nas.pipeline.context import present
 from nas.runs.front import read_front
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.protocols import Progress
+    from nas.core.scenario import ScenarioPoint
     from nas.pipeline.context import Context
 
 
@@ -32,15 +34,18 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     """
     front = read_front(context.path("search", "front.json"))
     member = next(item for item in front.members if item.architecture.digest == front.selected)
-    own = folder / member.architecture.digest
-    denoiser, trained, source = source_network(context, member.architecture)
+    selected = chosen(context, member)
+    own = folder / selected.digest
+    denoiser, trained, source = source_network(context, selected.digest, selected.architecture)
     if source is not None:
         write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(source)))
     model = export_denoiser(
         denoiser,
-        context.scenario,
+        selected.context.scenario,
         own,
-        metadata=ExportMetadata(trained=trained, cost=member.cost, quality=member.quality),
+        metadata=ExportMetadata(
+            trained=trained, cost=member.cost, quality=member.quality, weight_bits=selected.point.weight_bits or 16
+        ),
         parity=present(context.config.export, "export").parity,
         progress=progress,
     )
@@ -49,13 +54,28 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     return (
         f"{own / model.package}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
         f"{passed} of {len(model.checks)} checks passed, {model.seconds:.0f} s, peak memory {model.peak_rss_mb:,.0f} MB"
+        f"{_scenario_words(selected.point)}"
     )
 
 
+def _scenario_words(point: ScenarioPoint) -> str:
+    """Say for which scenario the package is, and what of it this stage does not do."""
+    if not point.text:
+        return ""
+    bits = point.weight_bits or 16
+    left = f"; its weights have 16 bits: compress it to {bits} with coremltools.optimize" if bits < 16 else ""
+    return f"\n  for {point.text}{left}"
+
+
 def source_network(
-    context: Context, architecture: Architecture
+    context: Context, digest: str, architecture: Architecture
 ) -> tuple[VideoUNet, TrainedModel | None, WeightReport | None]:
     """Return the network that is exported: the trained one, else one with image weights or fresh ones.
+
+    Args:
+        context: The run.
+        digest: Of the member of the front, which names the folder of its training.
+        architecture: What is built.
 
     Returns:
         The network; the record of its training; what was taken from the image weights.
@@ -65,7 +85,7 @@ def source_network(
     """
     import torch
 
-    record = context.path("train", architecture.digest, "model.json")
+    record = context.path("train", digest, "model.json")
     if record.is_file():
         body = check_schema(read_json(record), "trained_model", 1, where=str(record))
         trained = from_data(TrainedModel, body, where=str(record))

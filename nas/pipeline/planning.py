@@ -20,9 +20,11 @@ from latency_models.dataset import build_dataset, shape_of
 from latency_models.designing import front_sd_ratio
 from latency_models.observations import observe
 from latency_models.posterior import Posterior, fit_posterior
+from latency_models.profiles import shape_label
 from nas.core.errors import ConfigError
 from nas.core.schema import to_data, with_schema
 from nas.pipeline.calibrate import known_workloads, read_records
+from nas.pipeline.choice import chosen
 from nas.pipeline.costs import prior_device, weights_of
 from nas.pipeline.job_list import block_entry, network_entry
 from nas.pipeline.networks import block_job, network_jobs
@@ -229,7 +231,13 @@ def _own_front(context: Context) -> dict[str, NetworkShape]:
 
 def _front_members(context: Context) -> Sequence[Architecture]:
     path = context.path("search", "front.json")
-    return [member.architecture for member in read_front(path).members] if path.is_file() else []
+    if not path.is_file():
+        return []
+    members = [chosen(context, member) for member in read_front(path).members]
+    # What is planned is of the run's own frames and size; of members that differ in steps alone one is enough.
+    own = shape_label(context.scenario)
+    alike = [one.architecture for one in members if shape_label(one.context.scenario) == own]
+    return list({network.digest: network for network in alike}.values())
 
 
 def _drawn_networks(context: Context) -> Sequence[Architecture]:

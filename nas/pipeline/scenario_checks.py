@@ -85,6 +85,9 @@ def _shapes(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
             backbone.latent_size(config.scenario.model_copy(update=update).build())
         except ConfigError as error:
             yield f"{_PATH}.{name}", error.message.removeprefix("scenario.")
+    oblong = [size for size in section.size or () if size[0] != size[1]]
+    if config.train is not None and config.space.name == "tiny" and oblong:
+        yield f"{_PATH}.size", f"training makes square clips, got {_text(oblong[0])}"
     if config.device.name in latency_models.device_names() and config.calibrate is not None and asked:
         yield (
             _PATH,

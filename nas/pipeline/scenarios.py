@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from latency_models.profiles import shape_label
 from nas.config.run import WeightsSection
-from search_spaces.joint import scenario_point
+from nas.core.scenario import scenario_point
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.broken_limits import broken_limits
 from nas.core.errors import ConfigError, NasError
+from nas.core.scenario import scenario_point
 from nas.core.schema import to_data
 from nas.pipeline.show_limits import chance_cells as _chance_cells
 from nas.pipeline.show_limits import chance_head as _chance_head
@@ -42,6 +43,8 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
             f"{'network':<18}{'latency ms':>12}{width:>22}{'after selection':>22}{'peak MB':>10}{'parameters':>14}"
             f"{'quality':>10}{_chance_head(front)}"
         )
+        joint = any(scenario_point(member.architecture).text for member in front.members)
+        head += "  scenario" if joint else ""
         rows = [_front_row(member, front) for member in front.members]
         return to_data(front), "\n".join(
             [head, *rows, *device_lines(front), *limit_lines(front), *_screened_lines(context)]
@@ -64,10 +67,12 @@ def _journal(context: Context) -> list[Evaluation]:
 
 def _with_split(evaluation: Evaluation, context: Context) -> Evaluation:
     """Return a candidate with the split of its cost, as far as the run can still price it; journals keep none."""
+    from nas.pipeline.choice import chosen
     from nas.pipeline.costs import load_cost_table
 
+    one = chosen(context, evaluation)
     try:
-        again = load_cost_table(context).estimate(evaluation.architecture)
+        again = load_cost_table(one.context).estimate(one.architecture)
     except NasError as error:
         _log.warning("the cost of %s is shown without its blocks: %s", evaluation.architecture.digest, error)
         return evaluation
@@ -94,6 +99,8 @@ def _front_row(member: Evaluation, front: FrontFile) -> str:
     outside = "" if cost.in_domain else f"  outside the calibration: {cost.domain_note or 'extrapolated'}"
     score = f"{member.quality.score:.4f}" if member.quality else "-"
     mark = "*" if digest == front.selected else " "
+    scenario = scenario_point(member.architecture).text
+    outside = (f"  {scenario}" if scenario else "") + outside
     return (
         f"{digest}{mark} {cost.latency_ms:>12.1f}{interval:>22}{allowed:>22}{cost.peak_memory_mb:>10.1f}"
         f"{cost.parameters:>14,}{score:>10}{_chance_cells(digest, front)}{outside}"

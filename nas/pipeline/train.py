@@ -8,11 +8,12 @@ from nas.core.artefacts import TrainedModel
 from nas.core.files import sha256_path, write_json
 from nas.core.schema import to_data, with_schema
 from nas.models.build import build_denoiser
+from nas.pipeline.choice import chosen_member
 from nas.pipeline.context import present
 from nas.pipeline.quality import require_toy_space
 from nas.quality.supernet import load_supernet, make_supernet
-from nas.runs.front import read_front
 from nas.training.data import make_latent_clips
+from nas.training.noise import FIXED_TIMES, few_step_times
 from nas.training.options import RecipeOptions
 from nas.training.recipe import train_model
 
@@ -38,10 +39,17 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     """
     require_toy_space(context, "the train stage")
     section = present(context.config.train, "train")
-    architecture = chosen_architecture(context)
+    selected = chosen_member(context)
+    scenario, architecture = selected.context.scenario, selected.architecture
     teacher, student = _starting_networks(context, architecture)
+    teacher = teacher.with_clips(frames=scenario.frames, size=scenario.height)
     data = make_latent_clips(
-        section.clips, codec=teacher.codec, captions=teacher.captions, seed=context.config.run.seed
+        section.clips,
+        codec=teacher.codec,
+        captions=teacher.captions,
+        seed=context.config.run.seed,
+        frames=scenario.frames,
+        size=scenario.height,
     )
     options = RecipeOptions(
         teacher=section.teacher,
@@ -51,28 +59,26 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         adversarial=section.adversarial,
         evaluation=section.evaluation,
     )
-    own = folder / architecture.digest
+    own = folder / selected.digest
+    # Steps that the search chose are the student's; without that it is the recipe's four-step model, as published.
+    times = few_step_times(selected.point.denoising_steps or len(FIXED_TIMES))
     result = train_model(
-        teacher, student, data, options=options, folder=own, streams=context.streams, progress=progress
+        teacher, student, data, options=options, folder=own, streams=context.streams, progress=progress, times=times
     )
     final = result.rows[-1]
     model = TrainedModel(
         architecture=architecture,
-        folder=f"train/{architecture.digest}/{DENOISER}",
+        folder=f"train/{selected.digest}/{DENOISER}",
         sha256=sha256_path(own / DENOISER),
         stage=result.final.stage,
         steps=sum(stage.steps for stage in result.stages[1:]),
         metrics=tuple(final.metrics.items()),
     )
     write_json(own / "model.json", with_schema("trained_model", 1, to_data(model)))
-    rows = {row.stage: row for row in result.rows if row.steps in (0, 4) or row.stage == "teacher"}
-    return "mean attribute accuracy " + ", ".join(f"{row.name} {row.metrics['mean']:.2f}" for row in rows.values())
-
-
-def chosen_architecture(context: Context) -> Architecture:
-    """Return the member of the front that the search chose."""
-    front = read_front(context.path("search", "front.json"))
-    return next(member.architecture for member in front.members if member.architecture.digest == front.selected)
+    rows = {row.stage: row for row in result.rows if row.steps in (0, len(times)) or row.stage == "teacher"}
+    what = f"trained for {selected.point.text}; " if selected.point.text else ""
+    accuracy = ", ".join(f"{row.name} {row.metrics['mean']:.2f}" for row in rows.values())
+    return f"{what}mean attribute accuracy {accuracy}"
 
 
 def _starting_networks(context: Context, architecture: Architecture) -> tuple[Kit, VideoUNet]:

@@ -9,12 +9,15 @@ from nas.core.artefacts import ExportedModel, StructureCheck
 from nas.core.errors import InputError
 from nas.core.files import read_json, sha256_path
 from nas.core.schema import check_schema, from_data
+from nas.pipeline.choice import chosen
 from nas.pipeline.stages import stale_inputs
+from nas.runs.front import read_front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from nas.core.scenario import Scenario
     from nas.pipeline.context import Context
 
 
@@ -88,9 +91,20 @@ def _parity_checks(context: Context, body: dict[str, Any], file: Path) -> list[S
     from nas.pipeline.export import source_network
 
     model = from_data(ExportedModel, body, where=str(file))
-    denoiser = exportable(source_network(context, model.architecture)[0])
-    report = compute_parity(file.parent / model.package, denoiser, context.scenario)
+    digest = file.parent.name
+    denoiser = exportable(source_network(context, digest, model.architecture)[0])
+    scenario = _scenario_of(context, digest)
+    report = compute_parity(file.parent / model.package, denoiser, scenario)
     return [replace(check, name=f"{file.parent.name}: {check.name}") for check in parity_checks(report)]
+
+
+def _scenario_of(context: Context, digest: str) -> Scenario:
+    """Return the scenario of an exported member of the front: its own where scenarios were searched."""
+    if context.joint is None:
+        return context.scenario
+    front = read_front(context.path("search", "front.json"))
+    own = [chosen(context, member) for member in front.members if member.architecture.digest == digest]
+    return own[0].context.scenario if own else context.scenario
 
 
 def _coverage_checks(context: Context) -> list[StructureCheck]:

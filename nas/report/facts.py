@@ -8,6 +8,7 @@ from datetime import datetime
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
+from nas.core.scenario import scenario_point
 from nas.core.units import (
     ABSENT,
     count,
@@ -25,6 +26,7 @@ from nas.report.run_files import StageState
 if TYPE_CHECKING:
     from nas.core.artefacts import ParityReport
     from nas.core.evaluation import Evaluation
+    from nas.core.scenario import ScenarioPoint
     from nas.report.run_files import ClosedLoopRow, ExportedRun, RunFiles, TrainedRun
 
 # Metrics that are shares of clips judged right; the rest (flicker, jitter, …) are amounts, lower is better.
@@ -86,7 +88,7 @@ def headline(files: RunFiles) -> Headline | None:
         space=chosen.architecture.space,
         selection=files.front.selection or "chosen",
         device=chosen.cost.device,
-        scenario=scenario_words(files.config) or chosen.cost.scenario,
+        scenario=scenario_words(files.config, scenario_point(chosen.architecture)) or chosen.cost.scenario,
         facts=tuple(_headline_facts(files, chosen)),
         layers=temporal_layers(chosen.architecture),
     )
@@ -161,11 +163,12 @@ def measured_row(files: RunFiles, digest: str) -> ClosedLoopRow | None:
     return next((row for row in rows if row.digest == digest), None)
 
 
-def scenario_words(config: Mapping[str, Any]) -> str:
-    """Return the scenario of the configuration in words, empty where it has none."""
+def scenario_words(config: Mapping[str, Any], point: ScenarioPoint | None = None) -> str:
+    """Return the scenario of the configuration in words, empty where it has none; what ``point`` chose is in it."""
     scenario = config.get("scenario")
     if not isinstance(scenario, Mapping):
         return ""
+    scenario = {**scenario, **_chosen(point)} if point else scenario
     parts = []
     if {"frames", "height", "width"} <= set(scenario):
         parts.append(f"{scenario['frames']} latent frames at {scenario['width']} x {scenario['height']} px")
@@ -174,7 +177,15 @@ def scenario_words(config: Mapping[str, Any]) -> str:
         parts.append(f"{scenario['denoising_steps']} denoising steps{guided}")
     if "precision" in scenario:
         parts.append(str(scenario["precision"]))
+    if point and point.weight_bits:
+        parts.append(f"{point.weight_bits}-bit weights")
     return "; ".join(parts)
+
+
+def _chosen(point: ScenarioPoint) -> dict[str, int]:
+    height, width = point.size or (None, None)
+    given = {"denoising_steps": point.denoising_steps, "frames": point.frames, "height": height, "width": width}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def attribute_table(run: TrainedRun) -> AttributeTable | None:

@@ -8,6 +8,7 @@ from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from nas.core.scenario import SCENARIO_SLOT
 from nas.core.units import count, ratio, significant
 
 if TYPE_CHECKING:
@@ -126,10 +127,15 @@ def summarise(architecture: Architecture) -> str:
 
 
 def temporal_layers(architecture: Architecture) -> tuple[tuple[str, str], ...]:
-    """Return each slot with its setting in words, in name order; the choices are ``<slot>.<choice>``."""
+    """Return each slot with its setting in words, in name order; the choices are ``<slot>.<choice>``.
+
+    Choices of the scenario are none of a layer.
+    """
     slots: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in architecture.choices:
         slot, _, choice = name.rpartition(".")
+        if slot == SCENARIO_SLOT:
+            continue
         slots[slot.removesuffix(".temporal") or name][choice] = value
     return tuple((slot, _setting(choices)) for slot, choices in sorted(slots.items()))
 

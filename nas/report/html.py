@@ -20,6 +20,7 @@ from nas.report.clips import clips_of
 from nas.report.origins import origins
 from nas.report.phases import phase_title, phases_figure, phases_plot
 from nas.report.run_files import FileFault, RunFiles, read_run
+from nas.report.scenarios import scenario_rows, scenario_texts
 from nas.report.tables import write_tables
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "broken_limits": broken_limits(files.evaluations),
         "pareto": _pareto(files),
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
+        "scenarios": scenario_rows(files.front),
+        "scenario_texts": scenario_texts(files.front),
         "phases": phases_figure(files.front),
         "phases_plot": _phases(files),
         "breakdown": breakdown_figure(files.selected) if files.selected else None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.files import write_text_atomically
 from nas.report.breakdown import breakdown_figure
 from nas.report.limits import CHANCE_COLUMNS, DEVICE_COLUMNS, chance_rows, device_rows
+from nas.report.scenarios import scenario_of, scenario_texts, stated_worth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +41,10 @@ def write_tables(
     """Write every table that has rows into ``folder`` as CSV; returns the files written, in page order."""
     tables: dict[str, tuple[Sequence[str], Iterable[Row]]] = {
         "evaluations": (_EVALUATION_COLUMNS, _evaluations(files)),
+        "scenarios": (
+            ("digest", "denoising_steps", "frames", "height", "width", "weight_bits", "stated_worth", "selected"),
+            _scenarios(files),
+        ),
         "phases": (
             ("phase", "calls", "latency_ms", "low_ms", "high_ms", "peak_memory_mb", "origin", "source"),
             _phases(files.selected),
@@ -108,6 +113,16 @@ def _evaluations(files: RunFiles) -> Iterable[Row]:
             quality.standard_error if quality else None, cost.origin, cost.device, digest in members,
             digest == selected, cost.in_domain, allowed.low if allowed else None, allowed.high if allowed else None,
             cost.package_mb, cost.objective_ms,
+        )  # fmt: skip
+
+
+def _scenarios(files: RunFiles) -> Iterable[Row]:
+    for item in files.front.members if files.front and scenario_texts(files.front) else ():
+        point, digest = scenario_of(item), item.architecture.digest
+        height, width = point.size or (None, None)
+        yield (
+            digest, point.denoising_steps, point.frames, height, width, point.weight_bits, stated_worth(item),
+            files.front is not None and digest == files.front.selected,
         )  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from nas.training.data import LatentClips, as_images
 from nas.training.loop import Batch, Phase
 from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
 from nas.training.noise import (
-    FIXED_TIMES,
     TIME_SCALE,
     add_noise,
     clean_from_velocity,
@@ -113,8 +112,8 @@ class AdversarialLosses:
         clean = self._data.latents[batch.indices]
         if float(torch.rand((), generator=generator)) < self._options.image_ratio:
             clean = as_images(clean, generator=generator)
-        choice = torch.randint(len(FIXED_TIMES), (len(clean),), generator=generator)
-        times = torch.tensor(FIXED_TIMES)[choice]
+        choice = torch.randint(self._trajectories.num_segments, (len(clean),), generator=generator)
+        times = torch.tensor(self._trajectories.times)[choice]
         noise = gaussian_like(clean, generator=generator)
         with torch.no_grad():
             features = self._student.captions(self._data.token_ids[batch.indices].to(device))
@@ -171,7 +170,7 @@ def tune_adversarially(
     metrics: Path | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
-    """Sharpen the four-step student in place against a discriminator on the teacher's frozen encoder.
+    """Sharpen the few-step student in place against a discriminator on the teacher's frozen encoder.
 
     ``student`` and ``teacher`` must not be the same network: the encoder's weights must not move.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas.training.clips import Attributes, Split, make_clips
+from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, Attributes, Split, make_clips
 
 if TYPE_CHECKING:
     from nas.models.caption import CaptionEncoder
@@ -32,15 +32,23 @@ class LatentClips:
 
 
 def make_latent_clips(
-    count: int, *, codec: PatchCodec, captions: CaptionEncoder, seed: int, split: Split = "train"
+    count: int,
+    *,
+    codec: PatchCodec,
+    captions: CaptionEncoder,
+    seed: int,
+    split: Split = "train",
+    frames: int = CLIP_FRAMES,
+    size: int = CLIP_SIZE,
 ) -> LatentClips:
-    """Make ``count`` clips of a split and encode them; equal arguments give equal data."""
-    clips = make_clips(count, seed=seed, split=split)
+    """Make ``count`` clips of a split and encode them; equal arguments give equal data. ``size`` is in pixels."""
+    clips = make_clips(count, seed=seed, split=split, frames=frames, size=size)
+    own = "" if (frames, size) == (CLIP_FRAMES, CLIP_SIZE) else f" of {frames} frames of {size} x {size} px"
     return LatentClips(
         latents=codec.encode_clips(clips.video),
         token_ids=captions.tokenize(clips.captions),
         attributes=clips.attributes,
-        description=f"{count} {split} clips, seed {seed}",
+        description=f"{count} {split} clips{own}, seed {seed}",
     )
 
 

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from nas.core.files import read_json, write_bytes_atomically, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
-from nas.training.clips import Attributes, all_attributes, draw_attributes, make_clips, render_clips
+from nas.training.clips import (
+    CLIP_FRAMES,
+    CLIP_SIZE,
+    Attributes,
+    all_attributes,
+    draw_attributes,
+    make_clips,
+    render_clips,
+)
 from nas.training.judge import score_clips
 from nas.training.sampling import Sampler, sample_euler, sample_renoise
 
@@ -92,9 +100,9 @@ def evaluate(
     return score_clips(video, wanted)
 
 
-def evaluate_real(*, num_clips: int, seed: int) -> dict[str, float]:
+def evaluate_real(*, num_clips: int, seed: int, frames: int = CLIP_FRAMES, size: int = CLIP_SIZE) -> dict[str, float]:
     """The judge's verdict on real held-out clips: what a perfect network would score."""
-    clips = make_clips(num_clips, seed=seed, split="held_out")
+    clips = make_clips(num_clips, seed=seed, split="held_out", frames=frames, size=size)
     return score_clips(clips.video, clips.attributes)
 
 
@@ -110,9 +118,9 @@ def sample_attributes() -> Attributes:
     return Attributes(colour=every.colour[rows], shape=every.shape[rows], motion=every.motion[rows])
 
 
-def real_samples(*, seed: int) -> NDArray[np.uint8]:
+def real_samples(*, seed: int, frames: int = CLIP_FRAMES, size: int = CLIP_SIZE) -> NDArray[np.uint8]:
     """Real clips of the fixed captions."""
-    return render_clips(sample_attributes(), rng=np.random.default_rng(seed)).video
+    return render_clips(sample_attributes(), rng=np.random.default_rng(seed), frames=frames, size=size).video
 
 
 def write_gif(path: Path, video: NDArray[np.uint8]) -> None:
@@ -167,9 +175,17 @@ def evaluate_row(
     )
 
 
-def real_row(*, num_clips: int, seed: int, folder: Path, clip: str = "samples/real.gif") -> EvaluationRow:
+def real_row(
+    *,
+    num_clips: int,
+    seed: int,
+    folder: Path,
+    clip: str = "samples/real.gif",
+    frames: int = CLIP_FRAMES,
+    size: int = CLIP_SIZE,
+) -> EvaluationRow:
     """The line for real clips."""
-    write_gif(folder / clip, real_samples(seed=seed))
+    write_gif(folder / clip, real_samples(seed=seed, frames=frames, size=size))
     return EvaluationRow(
         name="real clips",
         stage="real",
@@ -177,7 +193,7 @@ def real_row(*, num_clips: int, seed: int, folder: Path, clip: str = "samples/re
         guidance=1.0,
         sampler="none",
         calls=0,
-        metrics=evaluate_real(num_clips=num_clips, seed=seed),
+        metrics=evaluate_real(num_clips=num_clips, seed=seed, frames=frames, size=size),
         num_clips=num_clips,
         clip=clip,
     )

@@ -11,6 +11,17 @@ TIME_SCALE = 1000.0
 FIXED_TIMES: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
 
 
+def few_step_times(steps: int) -> tuple[float, ...]:
+    """Equal steps from 1 for a student of ``steps`` calls; ``FIXED_TIMES`` for four.
+
+    Raises:
+        ValueError: Less than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"a student needs at least one step, got {steps}")
+    return tuple(1.0 - index / steps for index in range(steps))
+
+
 def logit_normal_times(count: int, *, mean: float, std: float, generator: torch.Generator) -> Tensor:
     """Draw times (B,) in 0-1: sigmoid of a normal variable (Stable Diffusion 3, arXiv 2403.03206, section 3.1)."""
     return torch.sigmoid(mean + std * torch.randn(count, generator=generator))

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from nas.training.stage import Kit
 
 
-FEW_STEPS = len(FIXED_TIMES)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeResult:
     """The finished stages in order, and the lines of ``evaluation.json``; the last stage's folder is the model."""
@@ -52,12 +49,14 @@ def train_model(
     streams: RandomStreams,
     progress: Progress | None = None,
     teacher_folder: Path | None = None,
+    times: tuple[float, ...] = FIXED_TIMES,
 ) -> RecipeResult:
     """Train teacher and student in place through all four stages, evaluate each, and write ``folder``.
 
     ``folder`` gets ``metrics.jsonl``, ``evaluation.json``, ``samples/*.gif`` and one folder a stage (``teacher``,
     ``distillation``, ``trajectory``, ``adversarial``). Interrupted, it goes on from the last checkpoint; finished, it
-    returns at once. ``teacher_folder`` lets several students share a teacher.
+    returns at once. ``teacher_folder`` lets several students share a teacher; ``times`` are those of the student's
+    steps.
 
     Raises:
         TrainingError: A loss is not finite; the message names stage and step.
@@ -72,7 +71,9 @@ def train_model(
         metrics=folder / "metrics.jsonl",
         progress=progress,
     )
-    return train_student(taught, student, data, options=options, folder=folder, streams=streams, progress=progress)
+    return train_student(
+        taught, student, data, options=options, folder=folder, streams=streams, progress=progress, times=times
+    )
 
 
 def train_student(
@@ -84,6 +85,7 @@ def train_student(
     folder: Path,
     streams: RandomStreams,
     progress: Progress | None = None,
+    times: tuple[float, ...] = FIXED_TIMES,
 ) -> RecipeResult:
     """The three student stages of ``train_model`` after a finished teacher, and all evaluation lines.
 
@@ -95,8 +97,9 @@ def train_student(
     metrics = folder / "metrics.jsonl"
     teacher = taught.kit
     own = teacher.with_denoiser(student)
-    rows = _Rows(folder, options.evaluation, streams.integer("evaluation") % 2**31, progress)
-    rows.add_real()
+    seed = streams.integer("evaluation") % 2**31
+    rows = _Rows(folder, options.evaluation, seed, progress, few_steps=len(times))
+    rows.add_real(teacher)
     rows.add_many_steps(taught, "teacher")
     distilled = distil(
         own,
@@ -116,6 +119,7 @@ def train_student(
         options=options.collection,
         path=folder / "trajectories.safetensors",
         streams=streams,
+        times=times,
         progress=progress,
     )
     followed = distil_trajectory(
@@ -146,19 +150,28 @@ def train_student(
 class _Rows:
     """Evaluation lines, each written as soon as it is known and read back when its stage was finished before."""
 
-    def __init__(self, folder: Path, options: EvaluationOptions, seed: int, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, options: EvaluationOptions, seed: int, progress: Progress, *, few_steps: int
+    ) -> None:
         self._folder = folder
         self._options = options
         self._seed = seed
         self._progress = progress
+        self._few_steps = few_steps
         self._path = folder / "evaluation.json"
         self._known = {row.name: row for row in read_evaluation(self._path)} if self._path.exists() else {}
         self._rows: list[EvaluationRow] = []
 
-    def add_real(self) -> None:
+    def add_real(self, kit: Kit) -> None:
         self._add(
             self._known.get("real clips")
-            or real_row(num_clips=self._options.num_few_step_clips, seed=self._seed, folder=self._folder)
+            or real_row(
+                num_clips=self._options.num_few_step_clips,
+                seed=self._seed,
+                folder=self._folder,
+                frames=kit.latent_shape[0],
+                size=kit.clip_size,
+            )
         )
 
     def add_many_steps(self, result: StageResult, name: str) -> None:
@@ -174,8 +187,8 @@ class _Rows:
     def add_few_steps(self, result: StageResult, name: str) -> None:
         self._evaluate(
             result,
-            f"{name}, {FEW_STEPS} steps",
-            steps=FEW_STEPS,
+            f"{name}, {self._few_steps} steps",
+            steps=self._few_steps,
             guidance=1.0,
             num_clips=self._options.num_few_step_clips,
         )

@@ -45,6 +45,16 @@ class Kit:
     codec: PatchCodec
     latent_shape: tuple[int, int, int, int]
 
+    @property
+    def clip_size(self) -> int:
+        """Height of a clip in pixels."""
+        return self.latent_shape[2] * self.codec.patch
+
+    def with_clips(self, *, frames: int, size: int) -> Kit:
+        """The same networks and codec for clips of ``frames`` frames of ``size`` x ``size`` pixels."""
+        channels, side = self.latent_shape[1], size // self.codec.patch
+        return replace(self, latent_shape=(frames, channels, side, side))
+
     def with_denoiser(self, denoiser: nn.Module) -> Kit:
         """The same captions and codec around another network."""
         return replace(self, denoiser=denoiser)

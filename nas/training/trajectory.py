@@ -58,9 +58,10 @@ def collect_trajectories(
     options: CollectionOptions,
     path: Path,
     streams: RandomStreams,
+    times: tuple[float, ...] = FIXED_TIMES,
     progress: Progress | None = None,
 ) -> Trajectories:
-    """Sample the guided teacher with the captions of ``data`` and keep the states at the fixed times.
+    """Sample the guided teacher with the captions of ``data`` and keep the states at ``times``, those of the student.
 
     Written to ``path`` (safetensors) and read back from it when it is there.
 
@@ -68,11 +69,12 @@ def collect_trajectories(
         CheckpointError: ``path`` is damaged or holds the ways of another teacher.
     """
     progress = progress or SilentProgress()
+    other = {} if times == FIXED_TIMES else {"times": times}
     fingerprint = fingerprint_of(
-        options=options, seed=streams.seed, data=data.description, teacher=describe_weights(teacher.denoiser)
+        options=options, seed=streams.seed, data=data.description, teacher=describe_weights(teacher.denoiser), **other
     )
     if path.exists():
-        return _read(path, fingerprint=fingerprint)
+        return _read(path, fingerprint=fingerprint, times=times)
     generator = torch.Generator().manual_seed(streams.integer("trajectories"))
     ids = data.token_ids[torch.randperm(len(data), generator=generator)[: options.num_clips]]
     device = next(teacher.denoiser.parameters()).device
@@ -83,8 +85,8 @@ def collect_trajectories(
         rows = ids[begin : begin + options.batch_size]
         noise = torch.randn(len(rows), *teacher.latent_shape, generator=generator).to(device)
         tokens = teacher.captions(rows.to(device)).tokens
-        parts.append(_walk(teacher, noise, tokens, empty=empty, options=options))
-    trajectories = Trajectories(states=torch.cat(parts), token_ids=ids, times=FIXED_TIMES, fingerprint=fingerprint)
+        parts.append(_walk(teacher, noise, tokens, empty=empty, options=options, times=times))
+    trajectories = Trajectories(states=torch.cat(parts), token_ids=ids, times=times, fingerprint=fingerprint)
     tensors = {"states": trajectories.states, "token_ids": ids}
     write_tensors(path, tensors, metadata={"kind": "trajectories", "fingerprint": fingerprint})
     progress.update(len(ids), len(ids), "trajectories of the teacher")
@@ -124,7 +126,7 @@ def distil_trajectory(
     metrics: Path | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
-    """Train ``student.denoiser`` in place to follow the guided teacher in four steps without guidance.
+    """Train ``student.denoiser`` in place to follow the guided teacher in few steps without guidance.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -157,11 +159,13 @@ def distil_trajectory(
     )
 
 
-def _walk(teacher: Kit, noise: Tensor, tokens: Tensor, *, empty: Tensor, options: CollectionOptions) -> Tensor:
-    """States at the fixed times and at 0: (B, S + 1, T, C, H, W) on the CPU."""
+def _walk(
+    teacher: Kit, noise: Tensor, tokens: Tensor, *, empty: Tensor, options: CollectionOptions, times: tuple[float, ...]
+) -> Tensor:
+    """States at ``times`` and at 0: (B, S + 1, T, C, H, W) on the CPU."""
     state, kept = noise, [noise]
-    ends = (*FIXED_TIMES[1:], 0.0)
-    for here, there in zip(FIXED_TIMES, ends, strict=True):
+    ends = (*times[1:], 0.0)
+    for here, there in zip(times, ends, strict=True):
         width = (there - here) / options.substeps
         for index in range(options.substeps):
             t = torch.full((len(state),), here + index * width)
@@ -171,13 +175,11 @@ def _walk(teacher: Kit, noise: Tensor, tokens: Tensor, *, empty: Tensor, options
     return torch.stack(kept, dim=1).cpu()
 
 
-def _read(path: Path, *, fingerprint: str) -> Trajectories:
+def _read(path: Path, *, fingerprint: str, times: tuple[float, ...]) -> Trajectories:
     tensors, metadata = read_tensors(path)
     if metadata.get("fingerprint") != fingerprint:
         raise CheckpointError(
             f"{path}: holds the trajectories of another teacher or of other options",
             hint="remove the file to collect them again",
         )
-    return Trajectories(
-        states=tensors["states"], token_ids=tensors["token_ids"], times=FIXED_TIMES, fingerprint=fingerprint
-    )
+    return Trajectories(states=tensors["states"], token_ids=tensors["token_ids"], times=times, fingerprint=fingerprint)

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from latency_models.phases import PhasePrice, Range
 from nas.config.run import load_run
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Evaluation, Proposal
+from nas.core.files import read_json
 from nas.core.protocols import SilentProgress
 from nas.core.scenario import ScenarioPoint
-from nas.pipeline import search
+from nas.pipeline import search, stages
 from nas.pipeline.choice import chosen
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table, load_prices
+from nas.pipeline.phases import _of_other_size, _of_other_steps
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.scenarios import context_at, shape_contexts
 from nas.runs.front import read_front
@@ -42,6 +45,9 @@ search:
     worth: {denoising_steps: [0, 1], frames: [0, 2], size: [0, 4], weight_bits: [0, -1]}
 quality: {type: temporal_capacity}
 """
+FEW = RUN.replace("    size: [[32, 32], [32, 64]]\n    weight_bits: [16, 8]\n", "").replace(
+    ", size: [0, 4], weight_bits: [0, -1]", ""
+)
 
 
 @pytest.fixture
@@ -66,7 +72,8 @@ def test_a_candidate_costs_what_its_architecture_does_in_a_run_of_its_scenario(t
     assert load_prices(joint).estimate(joint.joint.join(inner, point)) == expected
 
 
-def test_bulk_scores_engines_costs_and_single_estimates_agree(context: Context) -> None:
+def test_bulk_scores_engines_costs_and_single_estimates_agree(tmp_path: Path) -> None:
+    context = begin(tmp_path, FEW)
     table, space = load_prices(context), context.search_space
     rng = np.random.default_rng(0)
     options = np.stack([rng.integers(0, len(space.options(slot)), 60) for slot in space.slots()], axis=1)
@@ -79,7 +86,8 @@ def test_bulk_scores_engines_costs_and_single_estimates_agree(context: Context) 
     assert costs.memory_high_mb == pytest.approx(scores.memory_high_mb)
 
 
-def test_a_share_of_the_latency_is_between_the_cheapest_and_the_dearest_of_all_scenarios(context: Context) -> None:
+def test_a_share_of_the_latency_is_between_the_cheapest_and_the_dearest_of_all_scenarios(tmp_path: Path) -> None:
+    context = begin(tmp_path, FEW)
     table = load_prices(context)
     low, high = latency_range_ms(table, context.search_space)
     rng = context.streams.python("test")
@@ -91,9 +99,7 @@ def test_a_share_of_the_latency_is_between_the_cheapest_and_the_dearest_of_all_s
     "engine", ["random", "model_based", "evolving", "regularised", "optuna", "optuna, sampler: tpe"]
 )
 def test_engines_search_architecture_and_scenario(tmp_path: Path, engine: str) -> None:
-    few = RUN.replace("    size: [[32, 32], [32, 64]]\n    weight_bits: [16, 8]\n", "")
-    few = few.replace(", size: [0, 4], weight_bits: [0, -1]", "")
-    context = begin(tmp_path, few.replace("type: random", f"type: {engine}"))
+    context = begin(tmp_path, FEW.replace("type: random", f"type: {engine}"))
     folder = context.path("search")
     search.perform(context, folder, SilentProgress())
     front = read_front(folder / "front.json")
@@ -199,3 +205,73 @@ def test_a_plain_run_has_no_warnings(tmp_path: Path) -> None:
     assert scenario_warnings(config) == []
     assert config.search is not None
     assert scenario_warnings(config.model_copy(update={"search": None})) == []
+
+
+HOST = """\
+run: {name: h, directory: DIRECTORY}
+space: {name: tiny}
+scenario: {frames: 8, height: 32, width: 32, denoising_steps: 4, precision: float32}
+device: {name: host-cpu}
+phases: {overhead: {type: profiled}}
+profile: {networks: 10, passes: 1, warmup: 1, seconds: 0.002, network_seconds: 0.02}
+calibrate: {folds: 5}
+search:
+  engine: {type: random}
+  evaluations: 16
+  select: best
+  scenario: {denoising_steps: [2, 4], frames: [4, 8], worth: {denoising_steps: [0, 1], frames: [0, 3]}}
+quality: {type: temporal_capacity}
+closed_loop: {networks: 3}
+"""
+
+
+def test_a_host_is_measured_calibrated_and_closed_at_every_frames(tmp_path: Path) -> None:
+    context = begin(tmp_path, HOST)
+    stages.perform(context, None, force=False, progress=lambda _name: SilentProgress(), say=lambda _text: None)
+    assert context.path("calibrate", "4x32x32", "predictor.json").is_file()
+    front = read_front(context.path("search", "front.json"))
+    assert {member.cost.origin for member in front.members} == {"predicted"}
+    assert all(member.cost.in_domain or "not measured" not in member.cost.domain_note for member in front.members)
+    assert front.selection_effect is not None
+    closed = read_json(context.path("closed_loop", "closed_loop.json"))
+    digests = {row["digest"] for row in closed["rows"]}
+    assert len(digests) == 3
+    assert digests <= {member.architecture.digest for member in front.members}
+    # A generation of 4 steps takes about twice as long as one of 2; a mix-up of scenarios would be off by that factor.
+    assert closed["median_error_ratio"] < 0.5
+
+
+def test_the_samplers_time_is_in_proportion_to_its_steps(tmp_path: Path) -> None:
+    context = begin(tmp_path, HOST)
+    price = PhasePrice(
+        phase="overhead",
+        calls=1,
+        latency_ms=Range(low=1.0, value=2.0, high=3.0),
+        weights_mb=0.0,
+        activation_mb=1.0,
+        origin="measured",
+        source="here",
+    )
+    fewer = _of_other_steps(price, context_at(context, ScenarioPoint(denoising_steps=2)))
+    assert fewer.latency_ms == Range(low=0.5, value=1.0, high=1.5)
+    assert (fewer.origin, fewer.in_domain) == ("predicted", True)
+    assert "2 steps, measured for 4" in fewer.source
+    assert _of_other_steps(price, context) is price
+
+
+def test_a_stated_decoder_of_other_clips_is_a_proportion_outside_what_is_known(tmp_path: Path) -> None:
+    context = begin(tmp_path, HOST)
+    price = PhasePrice(
+        phase="decoder",
+        calls=1,
+        latency_ms=Range(low=1.0, value=2.0, high=3.0),
+        weights_mb=5.0,
+        activation_mb=1.0,
+        origin="published",
+        source="a paper",
+    )
+    larger = _of_other_size(price, context_at(context, ScenarioPoint(frames=16, size=(64, 64))))
+    assert larger.latency_ms == Range(low=8.0, value=16.0, high=24.0)
+    assert (larger.weights_mb, larger.activation_mb) == (5.0, 4.0)
+    assert (larger.origin, larger.in_domain) == ("predicted", False)
+    assert _of_other_size(price, context) is price

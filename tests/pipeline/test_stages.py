@@ -227,7 +227,7 @@ def test_image_weights_reach_an_untrained_network_and_are_listed(tmp_path: Path)
         source: torch.randn(parameters[key].shape, generator=generator) for key, source in source_keys(plain).items()
     }
     save_file(drawn, weights)
-    denoiser, trained, listed = source_network(context, architecture)
+    denoiser, trained, listed = source_network(context, architecture.digest, architecture)
     assert trained is None
     assert listed is not None
     assert torch.equal(denoiser.conv_in.weight, drawn["conv_in.weight"])
@@ -236,7 +236,7 @@ def test_image_weights_reach_an_untrained_network_and_are_listed(tmp_path: Path)
 
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(CheckpointError, match=r"unet\.safetensors"):
-        source_network(context, architecture)
+        source_network(context, architecture.digest, architecture)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 20])

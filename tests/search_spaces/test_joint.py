@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import search_spaces
 from nas.core.architecture import Architecture
 from nas.core.errors import ArchitectureError
-from nas.core.scenario import Scenario, ScenarioPoint
-from search_spaces.joint import JointSpace, ScenarioValues, scenario_point
+from nas.core.scenario import Scenario, ScenarioPoint, scenario_point
+from search_spaces.joint import JointSpace, ScenarioValues
 
 TINY = search_spaces.get("tiny")
 VALUES = ScenarioValues(denoising_steps=(2, 4, 8), frames=(8, 16), size=((32, 32), (32, 64)), weight_bits=(16, 4))

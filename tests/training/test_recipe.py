@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from nas.core.errors import InputError
 from nas.models.unet import VideoUNet
 from nas.training.clips import make_clips
+from nas.training.data import make_latent_clips
 from nas.training.evaluation import (
     evaluate,
     evaluate_real,
@@ -24,6 +26,7 @@ from nas.training.evaluation import (
     sample_attributes,
     write_gif,
 )
+from nas.training.noise import FIXED_TIMES, few_step_times
 from nas.training.options import (
     AdversarialOptions,
     CollectionOptions,
@@ -126,3 +129,32 @@ def test_damaged_evaluation_is_named(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"schema": "nas/training_evaluation/9"}')
     with pytest.raises(InputError, match=r"evaluation\.json: schema is 'nas/training_evaluation/9'"):
         read_evaluation(tmp_path / "evaluation.json")
+
+
+def test_a_student_is_trained_for_other_steps_frames_and_size(
+    kit: Kit, make_network: MakeNetwork, streams: RandomStreams, tmp_path: Path
+) -> None:
+    kit = kit.with_clips(frames=4, size=48)
+    data = make_latent_clips(8, codec=kit.codec, captions=kit.captions, seed=0, frames=4, size=48)
+    assert data.latents.shape == (8, *kit.latent_shape) == (8, 4, 16, 6, 6)
+    result = train_model(
+        kit,
+        make_network(1),
+        data,
+        options=OPTIONS,
+        folder=tmp_path,
+        streams=streams,
+        times=few_step_times(3),
+    )
+    assert [(row.stage, row.steps) for row in result.rows[-2:]] == [("trajectory", 3), ("adversarial", 3)]
+    states = load_file(tmp_path / "trajectories.safetensors")["states"]
+    assert states.shape[1:] == (4, 4, 16, 6, 6)  # three steps and the end, of clips of four frames
+    with Image.open(tmp_path / "samples/adversarial-3.gif") as clip:
+        assert clip.n_frames == 4
+
+
+def test_few_step_times_begin_at_noise_and_are_equally_spaced() -> None:
+    assert few_step_times(4) == FIXED_TIMES
+    assert few_step_times(2) == (1.0, 0.5)
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        few_step_times(0)
