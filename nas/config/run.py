@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from nas.config.budget import BudgetSection, DeviceLimits
 from nas.config.document import Document, apply_overrides, read_document
 from nas.config.phases import PhasesSection
-from nas.config.search import Estimator, SearchSection, SupernetEstimator
+from nas.config.quality import Quality
+from nas.config.search import SearchSection, SupernetEstimator
 from nas.config.section import Count, Positive, Section
 from nas.config.validation import validate
 from nas.core.cost import ComputeUnit
@@ -174,7 +175,7 @@ class RunConfig(Section):
     profile: ProfileSection | None = None
     calibrate: CalibrateSection | None = None
     search: SearchSection | None = None
-    quality: Annotated[Estimator, Field(discriminator="type")] = SupernetEstimator()
+    quality: Annotated[Quality, Field(discriminator="type")] = SupernetEstimator()
     train: TrainSection | None = None
     export: ExportSection | None = None
     closed_loop: ClosedLoopSection | None = None
@@ -200,7 +201,17 @@ def load_run_document(path: Path, overrides: tuple[str, ...] = ()) -> tuple[RunC
     for name, model in (("quality", SupernetEstimator), ("train", TrainSection)):
         if isinstance(document.data.get(name), dict):
             document.data[name] = _over_defaults(model, document.data[name])
+    _levels_over_defaults(document.data.get("quality"))
     return validate(document, RunConfig), document
+
+
+def _levels_over_defaults(quality: Any) -> None:
+    levels = quality.get("levels") if isinstance(quality, dict) else None
+    if not isinstance(levels, list):
+        return
+    for index, level in enumerate(levels):
+        if isinstance(level, dict) and level.get("type") == "supernet":
+            levels[index] = _over_defaults(SupernetEstimator, level)
 
 
 def _over_defaults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class SearchSection(Section):
     study of Optuna for ``optuna-dashboard``: true for ``optuna.journal`` in the run directory, or another path from
     there; the journal stays the truth. With further ``devices`` the latency that is minimised is the largest of all
     (``worst``) or their mean with the devices' weights (``weighted``).
+    ``warm_start`` lists what is known before: directories of earlier runs, and files of sensitivities
+    (``nas.search.sensitivities``).
     """
 
     engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
@@ -104,6 +106,7 @@ class SearchSection(Section):
     select: Annotated[str, Field(pattern=r"^(knee|fastest|best|[0-9a-f]{16})$")] = "knee"
     scenario: ScenarioSearch | None = None
     devices: Literal["worst", "weighted"] = "worst"
+    warm_start: tuple[str, ...] = ()
 
 
 class SupernetEstimator(Section):
@@ -119,6 +122,3 @@ class CapacityEstimator(Section):
     """Training-free proxy from the description alone; it ranks candidates and measures nothing."""
 
     type: Literal["temporal_capacity"]
-
-
-Estimator = SupernetEstimator | CapacityEstimator

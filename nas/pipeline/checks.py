@@ -18,6 +18,7 @@ from nas.config.validation import faults
 from nas.core.errors import ConfigError, Problem
 from nas.pipeline.budget_checks import budget_faults
 from nas.pipeline.executor_checks import executor_faults
+from nas.pipeline.quality_checks import quality_faults, quality_types
 from nas.pipeline.scenario_checks import scenario_faults
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
 
@@ -46,6 +47,7 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
     found += budget_faults(config)
     found += executor_faults(config)
     found += scenario_faults(config)
+    found += quality_faults(config)
     if found:
         source = document.source if document else f"run {config.run.name!r}"
         raise faults(source, [_problem(path, message, document) for path, message in found])
@@ -99,8 +101,9 @@ def _sizes(space: TemporalSpace, scenario: ScenarioSection) -> Iterator[Fault]:
 
 
 def _toy_training(config: RunConfig) -> str | None:
-    if config.search is not None and config.quality.type == "supernet":
-        return "quality 'supernet'"
+    trained = {"supernet", "short_training"} & set(quality_types(config))
+    if config.search is not None and trained:
+        return f"quality {min(trained)!r}"
     return "training" if config.train is not None else None
 
 

@@ -14,15 +14,16 @@ from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.chances import chance_words, choose, front_chances
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
+from nas.pipeline.engine import level_summaries, make_engine
 from nas.pipeline.executor_checks import task_resources
+from nas.pipeline.foreknowledge import read_foreknowledge
 from nas.pipeline.further_devices import device_budgets
-from nas.pipeline.quality import make_estimator
+from nas.pipeline.quality import make_levels
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
-from nas.search import engines
 from nas.search.impossible import refuse_impossible
 from nas.search.loop import search
 from nas.search.prices import cost_differences
@@ -48,7 +49,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     Raises:
         BudgetError: Nothing meets the budget: found on the tables before anything is trained, or by the search, whose
             message holds the nearest miss.
-        InputError: The predictor or the journal cannot be read.
+        InputError: The predictor, the journal or what ``search.warm_start`` names cannot be read.
         UnavailableError: The executor cannot start, was lost, or can never run what a task reserves.
     """
     section = present(context.config.search, "search")
@@ -60,24 +61,17 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     costs = additive_costs(table, budget)
     bare = table.estimate(context.search_space.from_options([0] * len(table.num_options)))
     refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
-    options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
+    known = read_foreknowledge(section.warm_start, context.search_space, latency=costs.hint_ms)
     journal, watcher = _journal(context, folder, section.mirror)
     # Ray tells of lost workers and nodes on standard output, which is for the command's one document.
     with redirect_stdout(sys.stderr), closing(_executor(section.executor)) as executor:
         executor.prepare(())
-        estimator = make_estimator(context, folder, progress)
+        levels = make_levels(context, folder, progress)
         result = search(
             context.search_space,
-            engines.build(
-                section.engine.type,
-                context.search_space,
-                options,
-                context.streams,
-                costs=costs,
-                budget=budget,
-            ),
+            make_engine(context, levels, costs=costs, budget=budget, known=known),
             cost_model=table,
-            quality_estimator=estimator,
+            quality_estimator=levels,
             budget=budget,
             journal=journal,
             evaluations=section.evaluations,
@@ -103,16 +97,18 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
             selection=section.select,
             hypervolume=result.front.hypervolume(reference),
             reference=reference,
-            quality_estimator=f"{estimator.name}, {estimator.fidelity}",
+            quality_estimator=f"{levels[-1].estimator.name}, {levels[-1].estimator.fidelity}",
             screened=result.screened,
             complete=result.complete,
             selection_effect=effect,
             chances=chances,
+            levels=level_summaries(levels, result.evaluations),
         ),
     )
     cost = chosen.cost
     return (
-        f"{len(result.front.members)} of {result.complete} judged candidates on the front, {result.screened} screened; "
+        f"{len(result.front.members)} of {result.complete} judged candidates on the front, "
+        f"{f'{result.judged_below} judged at cheaper levels, ' if len(levels) > 1 else ''}{result.screened} screened; "
         f"chose {chosen.architecture.digest} ({section.select}): "
         f"{latency_with_interval(cost.latency_ms, cost.latency_interval_ms, cost.origin)}, "
         f"{memory_with_interval(cost.peak_memory_mb, cost.memory_interval_mb, cost.origin)}, "

@@ -87,11 +87,24 @@ class DeviceChances:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelSummary:
+    """One of several levels of quality: its price in evaluations of the highest, and what came of it."""
+
+    estimator: str
+    fidelity: str
+    price: float
+    complete: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontFile:
     """A front, the budget it keeps and its selection.
 
     ``reference`` is (latency ms, peak memory MB, negated quality), the corner ``hypervolume`` is measured from.
-    ``screened`` and ``complete`` count the evaluations of the whole search in those states. ``chances`` holds the
+    ``screened`` and ``complete`` count the evaluations of the whole search in those states, the latter at the highest
+    level of quality; ``levels`` are all of them, cheapest first, where there is more than one. ``chances`` holds the
     probability that the limits are kept, for each device with limits on latency or memory.
     """
 
@@ -106,6 +119,7 @@ class FrontFile:
     complete: int
     selection_effect: SelectionEffect | None = None
     chances: tuple[DeviceChances, ...] = ()
+    levels: tuple[LevelSummary, ...] = ()
 
     @property
     def front(self) -> ParetoFront:
