@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.search.exact import dominance
+from nas.search.exact.coarsening import Across
 from nas.search.exact.columns import Case, Rest, slack
 from nas.search.exact.tables import FloatArray, IntArray
 
@@ -74,10 +75,21 @@ class Sweep:
         apart = self._grouped and slot < len(self._allowed) - 1
         groups = extended.last if apart else np.zeros(len(extended.last), dtype=np.int64)
         num_groups = len(self._allowed[slot]) if apart else 1
-        kept = self._coarsening.thinned_early(columns, groups, num_groups)
+        across = self._across(slot) if apart else None
+        kept = self._coarsening.thinned_early(columns, groups, num_groups, across)
         fewer = {name: row[kept] for name, row in columns.items()}
         kept = kept[dominance.keep(list(fewer.values()), groups[kept] if apart else None)]
-        return extended.take(self._coarsening.thinned(columns, groups, kept, num_groups))
+        return extended.take(self._coarsening.thinned(columns, groups, kept, num_groups, across))
+
+    def _across(self, slot: int) -> Across | None:
+        """Return what the options of ``slot`` differ in by what follows, if that is quality alone."""
+        names = [column.name for column in self._columns if column.table.has_pairs]
+        if self._coarsening.max_labels is None or names != ["quality"]:
+            return None
+        rest = self._rests[[column.name for column in self._columns].index("quality")]
+        following = rest.steps[slot + 1]
+        transfer = np.stack([(following - own).max(axis=1) for own in following])
+        return Across(potential=rest.low[slot], transfer=transfer)
 
     def _with_every_option(self, labels: _Labels, slot: int) -> _Labels:
         """Return ``labels`` extended, option by option, without those that break a limit whatever follows."""
