@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,11 @@ from latency_models.domain import SummedDistances
 from latency_models.pricing import DENOISER_ALONE, WorkloadPrice, assemble
 from latency_models.profiles import call_label
 from latency_models.table_arrays import FloatArray, Scores, SlotCosts, SlotOption, slot_arrays, sum_ms
-from nas.core.errors import ArchitectureError
+from nas.core.errors import ArchitectureError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from latency_models.domain import Domain
@@ -272,6 +275,7 @@ def compile_cost_table(
     Raises:
         ConfigError: The predictor does not hold for the scenario.
         ArchitectureError: The space's cost does not add up over its slots (checked on a few architectures).
+        InputError: A price is no finite number; says of which option.
     """
     predictor.check_scenario(scenario)
     counts = [len(space.options(slot)) for slot in space.slots()]
@@ -296,11 +300,32 @@ def compile_cost_table(
                 )
             )
         slots.append(tuple(options))
+    _check_finite(base, slots, space, predictor)
     table = CostTable(
         space, scenario, predictor, base=base, slots=tuple(slots), order=order, pipeline=pipeline, demands=demands
     )
     _check_additive(table, counts)
     return table
+
+
+def _check_finite(
+    base: WorkloadPrice, slots: Sequence[tuple[SlotOption, ...]], space: SearchSpace, predictor: CostPredictor
+) -> None:
+    """Refuse prices that are no numbers: a damaged predictor would have every comparison come out false."""
+    priced = {"the bare backbone": [base.overhead_ms, base.weights_mb, *_block_figures(base.blocks)]}
+    for name, row in zip(space.slots(), slots, strict=True):
+        for index, option in enumerate(row):
+            priced[f"option {index} of {name!r}"] = [option.weights_mb, *_block_figures(option.blocks)]
+    for where, figures in priced.items():
+        if not all(map(isfinite, figures)):
+            raise InputError(
+                f"{predictor.name} prices {where} of {space.identifier!r} at what is no finite number",
+                hint="its file is damaged: calibrate again",
+            )
+
+
+def _block_figures(blocks: tuple[BlockPrice, ...]) -> list[float]:
+    return [figure for block in blocks for figure in (block.latency_ms, block.activation_mb)]
 
 
 def _distances(domain: Domain, base: WorkloadPrice, slots: tuple[tuple[SlotOption, ...], ...]) -> SummedDistances:

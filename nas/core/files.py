@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.core.errors import InputError, UnavailableError
 
@@ -81,6 +81,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text_atomically(path, text + "\n")
 
 
+class _NotFiniteError(ValueError):
+    """JSON holds NaN or an infinity."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotFiniteError(name)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -88,7 +96,12 @@ def read_json(path: Path) -> Any:
         InputError: The file is missing or is not JSON; the message names the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except _NotFiniteError as error:
+        raise InputError(
+            f"{path}: holds {error}, which is no number and nothing here writes",
+            hint="the file is damaged; delete it and run its stage again",
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist", hint="run the stage that writes it first") from error
     except json.JSONDecodeError as error:

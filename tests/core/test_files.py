@@ -95,3 +95,11 @@ def test_unknown_fields_are_faults_unless_a_part_is_read() -> None:
     with pytest.raises(InputError, match=r"front\.json: not a Interval: width"):
         from_data(Interval, data, where="front.json")
     assert from_data(Interval, data, partial=True) == Interval(low=1.0, high=2.0, coverage=0.9)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_damage(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "predictor.json"
+    file.write_text(f'{{"latency_ms": {word}}}')
+    with pytest.raises(InputError, match=rf"predictor\.json: holds {word}, which is no number"):
+        read_json(file)

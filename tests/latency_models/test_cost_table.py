@@ -22,7 +22,7 @@ from latency_models.predictors.block_table import (
 )
 from latency_models.predictors.roofline import RooflinePredictor
 from latency_models.pricing import IntervalRatios, predict
-from nas.core.errors import ArchitectureError, ConfigError
+from nas.core.errors import ArchitectureError, ConfigError, InputError
 from nas.pipeline.costs import additive_costs
 
 if TYPE_CHECKING:
@@ -209,6 +209,19 @@ def test_more_candidates_than_one_chunk_are_scored_alike(space: SmallSpace, scen
 def test_senseless_options_are_refused(space: SmallSpace, scenario: Scenario, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compile_cost_table(space, scenario, roofline()).score(options)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_table_that_holds_no_number_is_refused_with_its_place(
+    space: SmallSpace, scenario: Scenario, wrong: float
+) -> None:
+    plain = calibrated()
+    assert isinstance(plain, CalibratedPredictor)
+    table = plain.model.tables[0]
+    damaged = replace(table, entries=tuple(replace(entry, latency_ms=wrong) for entry in table.entries))
+    predictor = CalibratedPredictor(model=replace(plain.model, tables=(damaged,)))
+    with pytest.raises(InputError, match=r"prices .* of 'small/1' at what is no finite number"):
+        compile_cost_table(space, scenario, predictor)
 
 
 def test_another_scenario_is_refused(space: SmallSpace, scenario: Scenario) -> None:
