@@ -164,13 +164,13 @@ def moved(upper_ms: float, predicted_ms: float, *, shift_ratio: float, widening_
     return shift_ratio * predicted_ms * exp(widening_ratio * log(max(upper_ms / predicted_ms, 5e-324)))
 
 
-def basis_words(ratios: IntervalRatios, level: float) -> str:
+def basis_words(ratios: IntervalRatios) -> str:
     """Say what a probability of a predictor rests on."""
     law = ratios.latency_law
     if law is None:
         width = ratios.latency[1]
         return f"the stated factor {width:.3g} of the interval ({ratios.coverage:.0%}), taken as log-normal, unchecked"
-    text = f"held-out errors of {len(law.errors)} networks"
-    if level > law.most_level:
-        text += f", beyond the {law.most_level:.3g} that so many can tell continued as Student's distribution"
-    return text
+    return (
+        f"held-out errors of {len(law.errors)} networks; above {law.most_level:.3g}, the most that so many can tell, "
+        "continued as Student's distribution"
+    )

@@ -64,7 +64,7 @@ class Meeting:
 
     def basis(self) -> str:
         """Say what the probabilities rest on."""
-        return basis_words(self._table.predictor.ratios, self._table.demands.level or 0.5)
+        return basis_words(self._table.predictor.ratios)
 
     def _latency_end(self, price: WorkloadPrice, after: Moved) -> Callable[[float], float]:
         table, ratios = self._table, self._table.predictor.ratios

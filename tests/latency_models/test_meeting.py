@@ -65,7 +65,6 @@ def test_what_does_not_run_keeps_nothing(space: SmallSpace, scenario: Scenario) 
 def test_the_basis_says_what_nothing_has_checked(space: SmallSpace, scenario: Scenario) -> None:
     prior = compile_cost_table(space, scenario, roofline(), demands=Demands(level=0.95))
     assert "log-normal, unchecked" in Meeting(prior, latency_ms=1.0, memory_mb=None).basis()
-    known = compile_cost_table(space, scenario, with_laws(space, scenario), demands=Demands(level=0.95))
-    assert Meeting(known, latency_ms=1.0, memory_mb=None).basis() == "held-out errors of 24 networks"
-    far = compile_cost_table(space, scenario, with_laws(space, scenario), demands=Demands(level=0.99))
-    assert "continued as Student's" in Meeting(far, latency_ms=1.0, memory_mb=None).basis()
+    known = compile_cost_table(space, scenario, with_laws(space, scenario))
+    text = Meeting(known, latency_ms=1.0, memory_mb=None).basis()
+    assert text.startswith("held-out errors of 24 networks; above 0.96, the most that so many can tell")
