@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from nas.core.evaluation import Quality
 from nas.core.rng import RandomStreams
 from nas.search import SearchResult, engines, search
 from nas.search.engines.halving import SuccessiveHalving
+from nas.search.exact import SlotSum
 from nas.search.judging import QualityLevel
 from nas.search.levels import LevelModels
 
@@ -170,3 +171,28 @@ def test_agreement_with_noise_is_low() -> None:
         models.add(1, tuple(row), problem.estimate(SPACE.from_options(row)).score, 0.0)
 
     assert models.agreement(1) < 0.15
+
+
+def test_new_hints_are_learned_with_though_nothing_else_is_new() -> None:
+    # Else a resumed search, which first asks at the newer hints, would go on from other scales.
+    problem = AdditiveProblem(space=SPACE)
+    costs, known = problem.costs, [problem.costs.hint_ms]
+    told = run(problem, engine="random", ratio=2.0, evaluations=8).evaluations
+    told = tuple(one for one in told if one.at_highest_level)
+
+    def build() -> Any:
+        engine = engines.build(
+            "model_based", SPACE, {"start": 2}, RandomStreams(0), costs=costs, budget=LIMIT, hints=lambda: tuple(known)
+        )
+        engine.tell(told)
+        return engine
+
+    early = build()
+    failed = [replace(told[0], proposal=one, quality=None, state="failed", error="x") for one in early.ask(2)]
+    early.tell(failed)
+    known[:] = [SlotSum.of(problem.score)]
+    late = build()
+    late.tell(failed)
+
+    options = np.random.default_rng(0).integers(5, size=(20, 6))
+    assert np.array_equal(early.predict(options), late.predict(options))

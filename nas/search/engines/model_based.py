@@ -112,7 +112,8 @@ class ModelBasedSearch:
         self._pending: dict[tuple[int, ...], None] = {}  # proposed and not told yet, in this order
         self._batch = 0
         self._num_scaled = 0  # observations that the scales are learned from
-        self._scales: tuple[int, Scales] | None = None  # and the scales learned, a cache
+        # The scales learned, with the number and the hints that they are learned from: a cache.
+        self._scales: tuple[tuple[int, tuple[SlotSum, ...]], Scales] | None = None
         self._current: _Batch | None = None
         self._start: list[tuple[int, ...]] | None = None
 
@@ -221,9 +222,10 @@ class ModelBasedSearch:
 
     def _learned_scales(self) -> Scales:
         """Return scales learned from the first part of the observations, which grows in steps."""
-        if self._scales is None or self._scales[0] != self._num_scaled:
+        of = (self._num_scaled, self._hints())  # a resumed search must come to the same scales
+        if self._scales is None or self._scales[0] != of:
             scales = learn_scales(self._observations().first(self._num_scaled), pairs=self._options.pairs)
-            self._scales = (self._num_scaled, scales)
+            self._scales = (of, scales)
             logger.debug("scales from %d observations: %s", self._num_scaled, scales)
         return self._scales[1]
 
