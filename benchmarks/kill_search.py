@@ -2,13 +2,12 @@
 
     python benchmarks/kill_search.py --out benchmarks/results
 
-A search of ``snapgen_v/1`` by regularised evolution runs in a process of its own (the driver) on two Ray workers; its
-quality takes 20 to 50 ms and notes every finished estimate in a side file. Random kills (signal 9) hit the driver,
-which is started again and joins the same Ray, or a worker. At each kill it is noted which evaluations the journal and
-the outcomes hold. Checked at the end: nothing that was recorded has ever been judged again; the journal and the front
-are those of an undisturbed search in one process (synchronous mode), or no architecture is twice in the journal
-(asynchronous mode).
-What a worker had finished but not yet delivered when it or the driver died is judged again and counted.
+A search by regularised evolution (12 slots, made-up costs) runs in a process of its own (the driver) on two Ray
+workers; its quality takes 20 to 50 ms and notes every finished estimate in a side file. Random kills (signal 9) hit
+the driver, which is started again and joins the same Ray, or a worker. At each kill it is noted which evaluations the
+journal and the outcomes hold. Checked at the end: nothing that was recorded has ever been judged again; the journal
+and the front are those of an undisturbed search in one process (synchronous mode), or no architecture is twice in the
+journal (asynchronous mode). What a worker had finished but not yet delivered when it or the driver died is counted.
 Writes ``kill_search.json`` and ``kill_search.md``.
 """
 
@@ -28,17 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
+from table_problem import TableProblem, TableQuality
 
-import search_spaces
-from latency_models import compile_cost_table, device
-from latency_models.predictors.roofline import RooflinePredictor
-from nas.core.cost import Budget
-from nas.core.evaluation import Quality
 from nas.core.files import read_json, write_json, write_text_atomically
 from nas.core.provenance import host, timestamp, versions
 from nas.core.rng import RandomStreams
-from nas.core.scenario import Scenario
-from nas.pipeline.costs import additive_costs, latency_range_ms
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
 from nas.search import SearchResult, engines, search
@@ -49,10 +42,10 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from nas.core.architecture import Architecture
-    from nas.core.evaluation import Evaluation
+    from nas.core.evaluation import Evaluation, Quality
     from nas.core.protocols import Executor
 
-SCENARIO = Scenario(frames=16, height=512, width=512, denoising_steps=4, compute_units="cpu_and_gpu")
+SLOTS = 12
 BATCH = 16
 RETRIES = 20  # the same candidate may meet several of the killed workers
 LONGEST_WAIT_S = 300.0
@@ -60,20 +53,18 @@ LONGEST_WAIT_S = 300.0
 
 @dataclass(frozen=True)
 class SlowQuality:
-    """A made-up score; ``side_file`` gets a line when the stated time of an estimate is over."""
+    """A tabulated score; ``side_file`` gets a line when the stated time of an estimate is over."""
 
+    table: TableQuality
     side_file: Path | None = None
     name: str = "slow"
     fidelity: str = "made up"
 
     def estimate(self, architecture: Architecture) -> Quality:
         """Return the score after 20 to 50 ms, or at once without a side file."""
-        random = Random(architecture.digest)
-        seconds = random.uniform(0.02, 0.05)
-        depth = sum(value != "none" for name, value in architecture.items() if name.endswith(".kind"))
-        quality = Quality(score=depth + random.random(), estimator=self.name, fidelity=self.fidelity)
+        quality = self.table.estimate(architecture)
         if self.side_file is not None:
-            time.sleep(seconds)
+            time.sleep(Random(architecture.digest).uniform(0.02, 0.05))
             handle = os.open(self.side_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(handle, f"{architecture.digest}\n".encode())
             os.close(handle)
@@ -121,7 +112,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON and Markdown")
     parser.add_argument("--kills", type=int, default=200, help="kills in the synchronous search")
     parser.add_argument("--asynchronous-kills", type=int, default=50, help="kills in an asynchronous search after it")
-    parser.add_argument("--evaluations-per-kill", type=int, default=40, help="length of the searches")
+    parser.add_argument("--evaluations-per-kill", type=int, default=20, help="length of the searches")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search and of the kills")
     options = parser.parse_args()
     plans = (("synchronous", options.kills), ("asynchronous", options.asynchronous_kills))
@@ -240,26 +231,22 @@ def drive(folder: Path) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     settings = read_json(folder / "settings.json")
-    ray.cloudpickle.register_pickle_by_value(
-        sys.modules[SlowQuality.__module__]
-    )  # the workers cannot import this program
+    for kind in (SlowQuality, TableQuality):  # the workers may not find this program's folder
+        ray.cloudpickle.register_pickle_by_value(sys.modules[kind.__module__])
     with RayExecutor(address=settings["address"], retries=RETRIES) as executor:
-        search_once(folder, settings, executor, SlowQuality(folder / "finished.txt"))
+        search_once(folder, settings, executor, folder / "finished.txt")
 
 
-def search_once(folder: Path, settings: dict[str, Any], executor: Executor, quality: SlowQuality) -> SearchResult:
-    """Search, or go on with the search in ``folder``."""
-    space = search_spaces.get("snapgen_v/1")
-    predictor = RooflinePredictor(device("iphone16_pro_max"), compute_units="cpu_and_gpu")
-    table = compile_cost_table(space, SCENARIO, predictor)
-    costs = additive_costs(table)
-    cheapest_ms, dearest_ms = latency_range_ms(table, space)
-    budget = Budget(latency_ms=0.5 * (cheapest_ms + dearest_ms))
+def search_once(folder: Path, settings: dict[str, Any], executor: Executor, side_file: Path | None) -> SearchResult:
+    """Search, or go on with the search in ``folder``; without a side file qualities are there at once."""
+    problem = TableProblem(num_slots=SLOTS)
+    space, budget = problem.space, problem.budget
+    streams = RandomStreams(settings["seed"])
     return search(
         space,
-        engines.build("regularised", space, {}, RandomStreams(settings["seed"]), costs=costs, budget=budget),
-        cost_model=table,
-        quality_estimator=quality,
+        engines.build("regularised", space, {}, streams, costs=problem.costs, budget=budget),
+        cost_model=problem,
+        quality_estimator=SlowQuality(TableQuality.of(problem), side_file),
         budget=budget,
         journal=Journal(folder / "evaluations.jsonl"),
         outcomes=Outcomes(folder / "outcomes.jsonl"),
@@ -285,8 +272,8 @@ def summary(watch: Watch, settings: dict[str, Any]) -> dict[str, Any]:
     records, finished = read_journal(watch.folder), watch.finished()
     judged = [record.architecture.digest for record in records if record.state == "complete"]
     undisturbed = watch.folder / "undisturbed"
-    expected = search_once(undisturbed, {**settings, "mode": "synchronous"}, SerialExecutor(), SlowQuality())
-    again = search_once(watch.folder, settings, SerialExecutor(), SlowQuality())  # only reads: everything is paid
+    expected = search_once(undisturbed, {**settings, "mode": "synchronous"}, SerialExecutor(), None)
+    again = search_once(watch.folder, settings, SerialExecutor(), None)  # only reads: everything is paid
     same = again.front.points() == expected.front.points()
     faults = {
         "judged again after it was recorded": watch.judged_again(),
@@ -331,8 +318,9 @@ def markdown(result: dict[str, Any]) -> str:
         [
             "# A search under kill -9",
             "",
-            "Regularised evolution on `snapgen_v/1`, two Ray workers, 20 to 50 ms an estimate, batches of "
-            f"{BATCH}. Random kills of the searching process, which is then started again, and of workers.",
+            f"Regularised evolution on a made-up table of {SLOTS} slots with 10 options, two Ray workers, 20 to 50 ms",
+            f"an estimate, batches of {BATCH}. Random kills of the searching process, which is started again, and of",
+            "workers.",
             "",
             f"| | {' | '.join(one['mode'] for one in searches)} |",
             f"| --- |{' --- |' * len(searches)}",
