@@ -92,5 +92,8 @@ class TableQuality:
 
     def estimate(self, architecture: Architecture) -> Quality:
         """Return the tabulated quality."""
-        score = sum(row[option] for row, (_, option) in zip(self.scores, architecture.choices, strict=True))
-        return Quality(score=score, estimator=self.name, fidelity=self.fidelity)
+        return Quality(score=self.score(architecture), estimator=self.name, fidelity=self.fidelity)
+
+    def score(self, architecture: Architecture) -> float:
+        """Return its score."""
+        return sum(row[int(option)] for row, (_, option) in zip(self.scores, architecture.choices, strict=True))
