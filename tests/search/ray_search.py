@@ -1,8 +1,8 @@
 """One search for the tests of the executors, and a script that runs it while one of its candidates kills a process.
 
 ``python ray_search.py JOURNAL MARK DIGEST VICTIM`` searches on Ray; the first worker to judge ``DIGEST`` makes the file
-``MARK`` and kills ``VICTIM``: the searching process (``driver``), Ray on one of two nodes (``node``), or on the only
-one (``only_node``). It exits as the command line would.
+``MARK`` and kills ``VICTIM``: Ray on one of two nodes (``node``), or on the only one (``only_node``). It exits as the
+command line would.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.evaluation import Evaluation, Quality
     from nas.core.protocols import Executor
-    from nas.search.loop import EvaluationLog
+    from nas.search.ledger import EvaluationLog
+    from nas.search.loop import Mode
 
 
 @dataclass(frozen=True)
 class Deadly:
-    """Judges as ``task`` does; the first time it judges ``digest`` it kills ``driver``, its own node or its worker."""
+    """Judges as ``task`` does; the first time it judges ``digest`` it kills its own node or its worker."""
 
     task: problem.AdditiveProblem
     digest: str
     mark: Path
-    driver: int | None = None
     node: bool = False
     name: str = "table"
     fidelity: str = "exact"
@@ -50,11 +50,13 @@ class Deadly:
             self.mark.write_text("killed")
             if self.node:
                 os.kill(os.getppid(), signal.SIGKILL)  # Ray's process that starts the workers of a node
-            os.kill(self.driver or os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
         return self.task.estimate(architecture)
 
 
-def search_with(executor: Executor, journal: EvaluationLog, estimator: Any) -> list[Evaluation]:
+def search_with(
+    executor: Executor, journal: EvaluationLog, estimator: Any, mode: Mode = "synchronous"
+) -> list[Evaluation]:
     """Search 24 candidates in four batches; returns the evaluations without their times."""
     task = problem.AdditiveProblem()
     result = search(
@@ -67,6 +69,7 @@ def search_with(executor: Executor, journal: EvaluationLog, estimator: Any) -> l
         evaluations=24,
         batch=6,
         executor=executor,
+        mode=mode,
     )
     return problem.without_times(result.evaluations)
 
@@ -89,8 +92,7 @@ def executor_of(nodes: int) -> Iterator[RayExecutor]:
 
 
 def main(journal: str, mark: str, digest: str, victim: str) -> int:
-    driver = os.getpid() if victim == "driver" else None
-    deadly = Deadly(problem.AdditiveProblem(), digest, Path(mark), driver=driver, node="node" in victim)
+    deadly = Deadly(problem.AdditiveProblem(), digest, Path(mark), node="node" in victim)
     try:
         with executor_of(nodes=2 if victim == "node" else 1) as executor:
             search_with(executor, Journal(Path(journal)), deadly)
