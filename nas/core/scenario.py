@@ -85,7 +85,7 @@ class ScenarioPoint:
     def text(self) -> str:
         """For people: ``4 steps, 16 frames, 512x512, 8-bit weights``; empty where nothing was a choice."""
         parts = (
-            f"{self.denoising_steps} steps" if self.denoising_steps else "",
+            f"{self.denoising_steps} step{'s' if self.denoising_steps > 1 else ''}" if self.denoising_steps else "",
             f"{self.frames} frames" if self.frames else "",
             f"{self.size[0]}x{self.size[1]}" if self.size else "",
             f"{self.weight_bits}-bit weights" if self.weight_bits else "",

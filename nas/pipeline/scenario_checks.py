@@ -44,7 +44,7 @@ def scenario_warnings(config: RunConfig) -> list[str]:
         f"{_PATH}.{name}: quality {config.quality.type!r} cannot judge it and every value counts as worth the same, so "
         f"whatever costs least wins; say in {_PATH}.worth.{name} what each value is worth to you"
         for name in section.names()
-        if name not in _JUDGED.get(config.quality.type, ()) and getattr(section.worth, name) is None
+        if name not in _judged(config)[-1] and getattr(section.worth, name) is None
     ]
     if config.export is not None and section.weight_bits:
         found.append(
@@ -63,6 +63,12 @@ def scenario_warnings(config: RunConfig) -> list[str]:
             f"profile: every block and network is measured at {shapes} frames and sizes, in as many times as long"
         )
     return found
+
+
+def _judged(config: RunConfig) -> list[tuple[str, ...]]:
+    """Return what each level of quality judges itself, the decisive one last."""
+    levels = config.quality.levels if config.quality.type == "levels" else (config.quality,)
+    return [_JUDGED.get(level.type, ()) for level in levels]
 
 
 def _own(config: RunConfig, name: str) -> Any:
@@ -108,7 +114,7 @@ def _bits(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
             path,
             f"{small[0]}-bit weights need a form: give device.weights bits and form, as in {{bits: 8, form: linear}}",
         )
-    elif config.quality.type == "supernet" and form not in STORED_FORMS:
+    elif any(_judged(config)) and form not in STORED_FORMS:
         yield path, f"quality 'supernet' judges weights of form {' and '.join(STORED_FORMS)}, got {form!r}"
     if config.calibrate is not None:
         yield (
@@ -118,8 +124,9 @@ def _bits(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
 
 
 def _worth(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
-    for name in _JUDGED.get(config.quality.type, ()):
-        if getattr(section.worth, name) is not None:
+    judged = _judged(config)
+    for name in section.names():
+        if all(name in own for own in judged) and getattr(section.worth, name) is not None:
             yield (
                 f"{_PATH}.worth.{name}",
                 f"quality {config.quality.type!r} judges it itself, a stated worth would count it twice; leave it out",

@@ -15,6 +15,7 @@ from nas.core.files import read_json
 from nas.core.protocols import SilentProgress
 from nas.core.scenario import ScenarioPoint
 from nas.pipeline import search, stages
+from nas.pipeline.checks import check_run
 from nas.pipeline.choice import chosen
 from nas.pipeline.context import Context, open_run
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_cost_table, load_prices
@@ -196,6 +197,16 @@ def test_what_nobody_judges_and_nobody_states_is_warned_of(tmp_path: Path) -> No
     assert len(warnings) == 2
     assert "search.scenario.frames: quality 'temporal_capacity' cannot judge it" in warnings[0]
     assert "the export stage writes 16-bit weights" in warnings[1]
+
+
+def test_what_only_the_last_level_judges_needs_no_worth(tmp_path: Path) -> None:
+    levels = "quality: {type: levels, levels: [{type: temporal_capacity, price: 0.1}, {type: supernet}]}"
+    text = RUN.replace("quality: {type: temporal_capacity}", levels)
+    (tmp_path / "stated.yaml").write_text(text)
+    check_run(load_run(tmp_path / "stated.yaml"))
+    silent = text.replace("denoising_steps: [0, 1], ", "").replace(", weight_bits: [0, -1]", "")
+    (tmp_path / "silent.yaml").write_text(silent)
+    assert scenario_warnings(load_run(tmp_path / "silent.yaml")) == []
 
 
 def test_a_plain_run_has_no_warnings(tmp_path: Path) -> None:
