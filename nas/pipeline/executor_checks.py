@@ -25,11 +25,20 @@ def executor_faults(config: RunConfig) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "search.executor", str(error)
         return
-    if section.address is None and request.cpus > section.workers:
-        yield (
-            "search.executor.cpus_per_task",
-            f"must be at most search.executor.workers, {section.workers} processors here, got {request.cpus:g}",
-        )
+    asked = {"search.executor.cpus_per_task": request}
+    asked |= {f"quality.levels.{level}.resources.cpus": own for level, own in level_resources(config).items()}
+    for path, own in asked.items():
+        if section.address is None and own.cpus > section.workers:
+            yield (
+                path,
+                f"must be at most search.executor.workers, {section.workers} processors here, got {own.cpus:g}",
+            )
+
+
+def level_resources(config: RunConfig) -> dict[int, Resources]:
+    """Return what the levels of quality reserve that say so themselves, by their number."""
+    levels = config.quality.levels if config.quality.type == "levels" else ()
+    return {number: level.resources.build() for number, level in enumerate(levels) if level.resources is not None}
 
 
 def task_resources(section: RayExecutor) -> Resources:

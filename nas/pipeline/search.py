@@ -15,7 +15,7 @@ from nas.pipeline.chances import chance_words, choose, front_chances
 from nas.pipeline.context import present
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.engine import level_summaries, make_engine
-from nas.pipeline.executor_checks import task_resources
+from nas.pipeline.executor_checks import level_resources, task_resources
 from nas.pipeline.foreknowledge import read_foreknowledge
 from nas.pipeline.further_devices import device_budgets
 from nas.pipeline.quality import make_levels
@@ -65,7 +65,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     journal, watcher = _journal(context, folder, section.mirror)
     # Ray tells of lost workers and nodes on standard output, which is for the command's one document.
     with redirect_stdout(sys.stderr), closing(_executor(section.executor)) as executor:
-        executor.prepare(())
+        executor.prepare(list(level_resources(config).values()))  # before anything is trained
         levels = make_levels(context, folder, progress)
         result = search(
             context.search_space,

@@ -169,6 +169,16 @@ def test_reservations_are_checked_with_their_line(
         assert message in faults[path][1]
 
 
+def test_reservation_of_a_level_is_checked_with_its_line(tmp_path: Path) -> None:
+    levels = "quality:\n  type: levels\n  levels:\n"
+    levels += "    - {type: temporal_capacity, price: 0.1, resources: {cpus: 2}}\n"
+    levels += "    - {type: short_training, resources: {cpus: 4, gpus: 1}}\n"
+    faults = found(tmp_path, GOOD + "search: {engine: {type: random}, executor: {type: ray, workers: 2}}\n" + levels)
+    assert faults == {
+        "quality.levels.1.resources.cpus": (10, "must be at most search.executor.workers, 2 processors here, got 4")
+    }
+
+
 def test_evaluations_of_zero_are_refused_with_their_line(tmp_path: Path) -> None:
     assert found(tmp_path, GOOD + "search:\n  evaluations: 0\n") == {
         "search.evaluations": (6, "must be at least 1, got 0")
