@@ -13,18 +13,16 @@ from nas.core.pareto import reference_point
 from nas.core.units import latency_with_interval, memory_with_interval
 from nas.pipeline.chances import chance_words, choose, front_chances
 from nas.pipeline.context import present
-from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.engine import level_summaries, make_engine
 from nas.pipeline.executor_checks import level_resources, task_resources
+from nas.pipeline.feasible import feasible_prices
 from nas.pipeline.foreknowledge import read_foreknowledge
-from nas.pipeline.further_devices import device_budgets
 from nas.pipeline.quality import make_levels
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
-from nas.search.impossible import refuse_impossible
 from nas.search.loop import search
 from nas.search.prices import cost_differences
 
@@ -53,14 +51,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         UnavailableError: The executor cannot start, was lost, or can never run what a task reserves.
     """
     section = present(context.config.search, "search")
-    table = load_prices(context)
     for line in scenario_warnings(context.config):
         logger.warning("%s", line)
-    config = context.config
-    budget = config.budget.build(*latency_range_ms(table, context.search_space), devices=device_budgets(config))
-    costs = additive_costs(table, budget)
-    bare = table.estimate(context.search_space.from_options([0] * len(table.num_options)))
-    refuse_impossible(costs, budget, space=context.search_space.identifier, faults=bare.infeasible)
+    table, budget, costs = feasible_prices(context)
     known = read_foreknowledge(section.warm_start, context.search_space, latency=costs.hint_ms)
     journal, watcher = _journal(context, folder, section.mirror)
     # Ray tells of lost workers and nodes on standard output, which is for the command's one document.
@@ -86,7 +79,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     reference = (latency_ms, memory_mb, quality)
     members = tuple(_with_split(member, table) for member in result.front.members)
     effect = selection_effect(context, table, result.evaluations, members, budget)
-    chances = front_chances(table, members, budget, device=config.device.name, effect=effect)
+    chances = front_chances(table, members, budget, device=context.config.device.name, effect=effect)
     chosen = choose(result.front, section.select, chances)
     write_front(
         folder / "front.json",

@@ -162,6 +162,9 @@ def _perform_stage(context: Context, stage: Stage, *, force: bool, progress: Cal
         return f"left out: {reason}"
     inputs = _inputs(context.config, directory, stage)
     if force and not stage.always:
+        if name == "search" and (directory.path / name / "evaluations.jsonl").is_file():
+            # A budget that nothing keeps would clear the journal of an earlier search for nothing.
+            import_module("nas.pipeline.feasible").feasible_prices(context)
         _set_back(context.config, directory, name)
     if directory.was_reset(name) and not stage.always:
         _clear(directory.path / name)

@@ -11,7 +11,7 @@ from latency_models import CostTable, save_predictor
 from latency_models.fleet import Combination, Fleet
 from nas.core.protocols import SilentProgress
 from nas.core.schema import to_data
-from nas.pipeline import search
+from nas.pipeline import feasible, search
 from nas.pipeline.context import open_run
 from nas.pipeline.costs import additive_costs, latency_range_ms, load_prices
 from nas.pipeline.further_devices import device_budgets
@@ -85,7 +85,7 @@ def test_engines_estimates_and_budget_agree(priced: tuple[Context, CostTable], m
 
 def test_front_and_show_list_every_device(priced: tuple[Context, CostTable], monkeypatch: pytest.MonkeyPatch) -> None:
     context, table = priced
-    monkeypatch.setattr(search, "load_prices", lambda _: table)
+    monkeypatch.setattr(feasible, "load_prices", lambda _: table)
     stage = context.path("search")
     stage.mkdir()
     search.perform(context, stage, SilentProgress())
