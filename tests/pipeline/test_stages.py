@@ -288,7 +288,7 @@ def test_what_a_library_prints_in_a_search_stays_out_of_the_results(
         raise UnavailableError("Ray was lost")
 
     monkeypatch.setattr("nas.pipeline.search.search", noisy)
-    monkeypatch.setattr("nas.pipeline.search.make_estimator", lambda *_: None)
+    monkeypatch.setattr("nas.pipeline.search.make_levels", lambda *_: ())
     with pytest.raises(UnavailableError):
         perform(context, ("search",), force=False, progress=lambda _: SilentProgress(), say=lambda _: None)
     printed = capsys.readouterr()
