@@ -38,7 +38,9 @@ class ModelBasedEngine(Section):
     type: Literal["model_based"]
     start: Count = 24
     pairs: bool = True
-    picks_per_draw: Count = 2
+    residual: bool = True
+    draws: Count = 3
+    picks: Count = 16
     temperature: Annotated[float, Field(ge=0.0)] = 0.5
     max_labels: Count = 2000
 

@@ -1,4 +1,8 @@
-"""How much hypervolume each candidate would add to what is known; latency, memory and negated quality, minimised."""
+"""How much hypervolume each candidate would add to what is known; latency, memory and negated quality, minimised.
+
+Costs are known and quality is uncertain, so the expectation of the gain has a closed form: over every stretch of
+latency on which the best known quality is the same, it is the expected improvement on that quality.
+"""
 
 from __future__ import annotations
 
@@ -11,52 +15,67 @@ if TYPE_CHECKING:
     from nas.search.exact.problem import FloatArray
 
 MOST_SLABS = 16
+_BLOCK = 4096
 
 
 def gains(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return the hypervolume that each of ``candidates`` (N, 3) alone adds to ``known`` (M, 3), up to ``reference``.
+    """Return ``expected_gains`` of candidates (N, 3) whose quality is certain."""
+    return expected_gains(candidates[:, :2], candidates[:, 2], np.zeros(len(candidates)), known, reference)
 
-    Memory is cut into slabs at the candidates' own values, and at up to ``MOST_SLABS`` of their quantiles when they
-    are more (memory is then rounded up to the next cut, so gains are estimates). In each slab what is known
-    is a staircase over latency, and a gain is an area above it.
+
+def expected_gains(
+    costs: FloatArray, mean: FloatArray, deviation: FloatArray, known: FloatArray, reference: FloatArray
+) -> FloatArray:
+    """Return the expected hypervolume that each of N candidates alone adds to ``known`` (M, 3), up to ``reference``.
+
+    Memory is cut into slabs at the values of all, and at up to ``MOST_SLABS`` quantiles of the candidates' when they
+    are more (memory is then rounded up to the next cut, so gains are estimates).
+
+    Args:
+        costs: Latency and memory (N, 2).
+        mean: Expected negated quality (N,).
+        deviation: Its standard deviation, normally distributed.
+        known: Latency, memory and negated quality.
+        reference: The corner that volumes are measured from (3,).
     """
-    result = np.zeros(len(candidates))
-    cuts = np.unique(np.concatenate([candidates[:, 1], known[:, 1]]))
-    cuts = cuts[cuts < reference[1]]
-    if len(cuts) > MOST_SLABS:
-        cuts = np.unique(np.quantile(candidates[:, 1], np.linspace(0, 1, MOST_SLABS), method="higher"))
-        cuts = cuts[cuts < reference[1]]
-    for low, high in pairwise([*cuts.tolist(), float(reference[1])]):
-        inside = np.flatnonzero(candidates[:, 1] <= low)
+    result = np.zeros(len(costs))
+    for low, high in _slabs(costs[:, 1], known[:, 1], reference[1]):
+        inside = np.flatnonzero(costs[:, 1] <= low)
         below = known[known[:, 1] <= low]
-        result[inside] += (high - low) * _areas(candidates[inside][:, [0, 2]], below[:, [0, 2]], reference[[0, 2]])
+        start, height = _staircase(below[:, [0, 2]], reference[[0, 2]])
+        end = np.append(start[1:], reference[0])
+        for first in range(0, len(inside), _BLOCK):
+            part = inside[first : first + _BLOCK, None]
+            widths = np.maximum(end - np.maximum(start, costs[part, 0]), 0.0)
+            improvements = _expected_improvements(height, mean[part], deviation[part])
+            result[part[:, 0]] += (high - low) * (widths * improvements).sum(axis=1)
     return result
 
 
-def _areas(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return the area that each of ``candidates`` (N, 2) adds to the staircase of ``known`` (M, 2)."""
+def _expected_improvements(best: FloatArray, mean: FloatArray, deviation: FloatArray) -> FloatArray:
+    """Return the expectations of ``max(best - value, 0)`` for normally distributed values."""
+    from scipy.special import ndtr
+
+    spread = np.maximum(deviation, 1e-12)
+    distance = (best - mean) / spread
+    density = np.exp(-0.5 * distance**2) / np.sqrt(2 * np.pi)
+    return np.asarray(spread * (distance * ndtr(distance) + density))
+
+
+def _slabs(candidates: FloatArray, known: FloatArray, reference: float) -> list[tuple[float, float]]:
+    """Return the slabs of memory, from the least of all up to the reference."""
+    cuts = np.unique(np.concatenate([candidates, known]))
+    cuts = cuts[cuts < reference]
+    if len(cuts) > MOST_SLABS:
+        cuts = np.unique(np.quantile(candidates, np.linspace(0, 1, MOST_SLABS), method="higher"))
+        cuts = cuts[cuts < reference]
+    return list(pairwise([*cuts.tolist(), float(reference)]))
+
+
+def _staircase(known: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return where the steps of ``known`` (M, 2) start and how high they are; the first is the reference's height."""
     known = known[(known < reference).all(axis=1)]
     order = np.lexsort((known[:, 1], known[:, 0]))
     start, height = known[order, 0], np.minimum.accumulate(known[order, 1])
-    # The staircase as a function of latency: at the reference's height up to the first step.
-    start = np.concatenate([[-np.inf], start])
-    height = np.concatenate([[reference[1]], height])
-    latency = np.minimum(candidates[:, 0], reference[0])
-    quality = np.minimum(candidates[:, 1], reference[1])
-    # A candidate gains from its latency up to the first step that is at least as low.
-    first = np.searchsorted(-height, -quality, side="left")
-    end = np.append(start, reference[0])[first]
-    end = np.where(first == 0, latency, end)  # not above the reference's own height: nothing to gain
-    widths = np.diff(np.append(start[1:], reference[0]))
-    integral = np.concatenate([[0.0, 0.0], np.cumsum(height[1:] * widths)]) if len(start) > 1 else np.zeros(2)
-
-    def under(latencies: FloatArray) -> FloatArray:
-        """Integral of the staircase's height from the first step to ``latencies``, negative before it."""
-        step = np.searchsorted(start, latencies, side="right") - 1
-        origin = start[1] if len(start) > 1 else reference[0]
-        before = (latencies - origin) * height[0]
-        after = integral[step] + height[step] * (latencies - np.where(step > 0, start[step], 0.0))
-        return np.where(step == 0, before, after)
-
-    area = under(end) - under(latency) - quality * (end - latency)
-    return np.where((end > latency) & (quality < reference[1]), np.maximum(area, 0.0), 0.0)
+    lower = np.diff(height, prepend=np.inf) < 0
+    return np.concatenate([[-np.inf], start[lower]]), np.concatenate([[reference[1]], height[lower]])

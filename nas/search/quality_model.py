@@ -17,169 +17,24 @@ sum over slots and pairs, which the exact solver can take.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from nas.search.exact.problem import FloatArray, IntArray, SlotSum
+from nas.search.observations import Observations, residual
+from nas.search.scales import (
+    Scales,
+    cholesky,
+    learn_scales,
+    noise_variances,
+    prior_covariance,
+    prior_variances,
+    solve,
+)
 
-# In units of the standard deviation of the scores: what is likely before any data, as (median, log10 spread).
-_PRIORS = {
-    "single": (0.15, 0.5),
-    "rated": (0.15, 0.5),
-    "slope": (0.15, 0.5),
-    "trait": (0.15, 0.5),
-    "shared": (0.15, 0.5),
-    "pair": (0.05, 0.5),
-    "hint": (0.5, 0.7),
-    "noise": (0.05, 0.5),
-}
-_BIAS_SCALE = 10.0
-_MOST_FOR_SCALES = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scales:
-    """Standard deviations in units of the scores' own: single options, by cost, by slot, and so on; 0: left out."""
-
-    single: float = _PRIORS["single"][0]
-    rated: float = _PRIORS["rated"][0]
-    slope: float = _PRIORS["slope"][0]
-    trait: float = _PRIORS["trait"][0]
-    shared: float = _PRIORS["shared"][0]
-    pair: float = _PRIORS["pair"][0]
-    hint: float = _PRIORS["hint"][0]
-    noise: float = _PRIORS["noise"][0]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Observations:
-    """Architectures that were judged.
-
-    Attributes:
-        options: Option indices (n, L).
-        scores: Their qualities (n,).
-        errors: Known standard errors (n,), 0 where none is known; they come on top of the learned noise.
-        sizes: Number of options of each slot.
-        hints: Figures that quality may be a multiple of, such as latency; they only have to be sums over slots.
-            What options add to the first is the weight ``w`` above.
-        traits: For each slot an array (options, traits), 1 where an option has a trait; the same traits in all slots.
-    """
-
-    options: IntArray
-    scores: FloatArray
-    errors: FloatArray
-    sizes: tuple[int, ...]
-    hints: tuple[SlotSum, ...] = ()
-    traits: tuple[FloatArray, ...] = ()
-
-    def first(self, count: int) -> Observations:
-        """Return the first ``count`` of them."""
-        return self._part(slice(count))
-
-    def last(self, count: int) -> Observations:
-        """Return the last ``count`` of them."""
-        return self._part(slice(max(0, len(self.options) - count), None))
-
-    def _part(self, rows: slice) -> Observations:
-        return replace(self, options=self.options[rows], scores=self.scores[rows], errors=self.errors[rows])
-
-    @cached_property
-    def centre(self) -> float:
-        """Mean score."""
-        return float(self.scores.mean())
-
-    @cached_property
-    def unit(self) -> float:
-        """Standard deviation of the scores, 1 where they are all equal."""
-        return float(self.scores.std()) or 1.0
-
-    @cached_property
-    def features(self) -> Features:
-        """What the model sees of them."""
-        return self.features_of(self.options)
-
-    def features_of(self, options: IntArray) -> Features:
-        """Return what the model sees of architectures (N, L), these observations being the yardstick."""
-        columns = list(zip(options.T, self.weights, strict=True))
-        held = [(column[:, None] == np.arange(len(row))) * row for column, row in columns]
-        hints = [hint.total(options) for hint in self.scaled_hints]
-        traits = [table[column] for table, column in zip(self.traits, options.T, strict=False)]
-        return Features(
-            options=options,
-            rates=np.stack([row[column] for column, row in columns], axis=1),
-            rated=np.concatenate(held, axis=1),
-            hints=np.array(hints).reshape(len(hints), len(options)).T,
-            traits=np.stack(traits, axis=1) if traits else np.zeros((len(options), len(self.sizes), 0)),
-        )
-
-    @cached_property
-    def scaled_hints(self) -> tuple[SlotSum, ...]:
-        """Hints with mean 0 and standard deviation 1 over the observations."""
-        scaled = []
-        for hint in self.hints:
-            values = hint.total(self.options)
-            factor = 1.0 / (float(values.std()) or 1.0)
-            table = hint.scaled(factor)
-            base = table.base - factor * float(values.mean())
-            scaled.append(SlotSum(slots=table.slots, pairs=table.pairs, base=base))
-        return tuple(scaled)
-
-    @cached_property
-    def weights(self) -> list[FloatArray]:
-        """What each option adds to the first hint, against the slot's least, 1 on average; 0 without hints."""
-        if not self.hints:
-            return [np.zeros(size) for size in self.sizes]
-        above = [row - row.min() for row in self.hints[0].slots]
-        unit = float(np.mean(np.concatenate(above))) or 1.0
-        return [row / unit for row in above]
-
-    @cached_property
-    def covariances(self) -> dict[str, FloatArray]:
-        """Covariances (n, n) that a unit scale of each kind of coefficient gives the scores."""
-        return covariances(self.features, self.features)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Features:
-    """What the model sees of N architectures.
-
-    Attributes:
-        options: Option indices (N, L).
-        rates: Weights of the options held (N, L).
-        rated: One column for every option of every slot: its weight where it is held, else 0.
-        hints: Standardised hints (N, number of hints).
-        traits: Traits of the options held (N, L, traits); none where none are known.
-    """
-
-    options: IntArray
-    rates: FloatArray
-    rated: FloatArray
-    hints: FloatArray
-    traits: FloatArray
-
-
-def covariances(first: Features, second: Features) -> dict[str, FloatArray]:
-    """Return the prior covariances (N, M) of two lots of architectures, for a unit scale of each kind."""
-    shape = len(first.options), len(second.options)
-    singles, pairs = np.zeros((2, *shape), dtype=np.uint16)  # counts; small integers are fast to add
-    before = np.zeros(shape, dtype=bool)
-    for column, other in zip(first.options.T, second.options.T, strict=True):
-        same = column[:, None] == other[None, :]
-        singles += same
-        pairs += same & before
-        before = same
-    size = first.traits.shape[1] * first.traits.shape[2]
-    return {
-        "trait": first.traits.reshape(len(first.options), size) @ second.traits.reshape(len(second.options), size).T,
-        "shared": first.traits.sum(axis=1) @ second.traits.sum(axis=1).T,
-        "single": singles.astype(float),
-        "rated": first.rated @ second.rated.T,
-        "slope": first.rates @ second.rates.T,
-        "pair": pairs.astype(float),
-        "hint": first.hints @ second.hints.T,
-    }
+__all__ = ["Observations", "Posterior", "QualityModel", "Scales", "learn_scales"]
 
 
 class QualityModel:
@@ -188,36 +43,48 @@ class QualityModel:
     def __init__(self, observations: Observations, scales: Scales) -> None:
         self.observations = observations
         self.scales = scales
-        self._variances = _variances(observations, scales)
-        self._factor = _cholesky(_covariance(observations, scales))
+        variances = noise_variances(observations, scales)
+        covariance = prior_covariance(observations.features, observations.features, scales)
+        covariance[np.diag_indices_from(covariance)] += variances
+        self._variances = variances
+        self._factor = cholesky(covariance)
+        self._wanted = (observations.scores - observations.centre) / observations.unit
+        self._weights = solve(self._factor, self._wanted)
 
     def mean(self) -> SlotSum:
-        """Return the posterior mean."""
+        """Return the posterior mean of all but the residual."""
         nothing = np.zeros(len(self.observations.options))
         return self._corrected(_Coefficients.zeros(self.observations), nothing)
 
     def draw(self, generator: np.random.Generator, *, temperature: float = 1.0) -> SlotSum:
-        """Return a draw from the posterior; its distance from the mean is multiplied by ``temperature``."""
+        """Return a draw of all but the residual; its distance from the mean is multiplied by ``temperature``."""
         prior = _Coefficients.drawn(self.observations, self.scales, generator, temperature)
-        noise = generator.normal(size=len(self._variances)) * np.sqrt(self._variances) * temperature
+        noise = self._noise_factor @ generator.normal(size=len(self._variances)) * temperature
         return self._corrected(prior, noise)
 
     def predict(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation (N,) of the qualities of architectures (N, L), without noise."""
-        from scipy.linalg import solve_triangular
+        posterior = Posterior(self, options)
+        return posterior.mean, posterior.deviation
 
-        data, scales = self.observations, self.scales
-        there = data.features_of(options)
-        cross = _summed(covariances(data.features, there), scales)
-        known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        variances = _prior_variances(there, scales) - (known**2).sum(axis=0)
-        return self.mean().total(options), data.unit * np.sqrt(np.maximum(variances, 0.0))
+    def smoothed(self) -> FloatArray:
+        """Return the means (n,) of the observations' own qualities."""
+        return self.observations.centre + self.observations.unit * (self._wanted - self._variances * self._weights)
+
+    @cached_property
+    def _noise_factor(self) -> FloatArray:
+        """Square root of the covariance of what sums do not explain: residual and noise."""
+        if not self.scales.residual:
+            return np.diag(np.sqrt(self._variances))
+        features, decays = self.observations.features, np.array(self.scales.decays)
+        covariance = self.scales.residual**2 * residual(features, features, decays)
+        covariance[np.diag_indices_from(covariance)] += self._variances
+        return cholesky(covariance)
 
     def _corrected(self, prior: _Coefficients, noise: FloatArray) -> SlotSum:
         """Add to ``prior`` what the data say against it."""
         data, scales = self.observations, self.scales
-        wanted = (data.scores - data.centre) / data.unit
-        weights = _solve(self._factor, wanted - prior.total(data) - noise)
+        weights = solve(self._factor, self._wanted - prior.total(data) - noise)
         single = []
         tables = zip(prior.single, _single_variances(data, scales), data.weights, data.options.T, strict=True)
         for row, variances, rates, column in tables:
@@ -232,8 +99,37 @@ class QualityModel:
             added = np.bincount(flat, weights, minlength=table.size).reshape(table.shape)
             pair.append(table + scales.pair**2 * added)
         hint = prior.hint + scales.hint**2 * (data.features.hints.T @ weights)
-        bias = prior.bias + _BIAS_SCALE**2 * float(weights.sum())
+        bias = prior.bias + scales.bias**2 * float(weights.sum())
         return _Coefficients(single=single, pair=pair, hint=hint, bias=bias).as_sum(data)
+
+
+class Posterior:
+    """Means and variances of some architectures, which can be told that one of them was found to be as expected."""
+
+    def __init__(self, model: QualityModel, options: IntArray) -> None:
+        from scipy.linalg import solve_triangular
+
+        data, scales = model.observations, model.scales
+        self._features = data.features_of(options)
+        self._scales = scales
+        cross = prior_covariance(data.features, self._features, scales)
+        self.mean = data.centre + data.unit * (cross.T @ model._weights)
+        self._unit = data.unit
+        self._known = solve_triangular(model._factor, cross, lower=True, check_finite=False)
+        self._variances = prior_variances(self._features, scales) - (self._known**2).sum(axis=0)
+
+    @property
+    def deviation(self) -> FloatArray:
+        """Standard deviations (N,), in the scores' own unit."""
+        return np.asarray(self._unit * np.sqrt(np.maximum(self._variances, 0.0)))
+
+    def believe(self, index: int) -> None:
+        """Take architecture ``index`` to be judged at its mean: means stay, what it tells of the others is known."""
+        prior = prior_covariance(self._features.part(index), self._features, self._scales)[0]
+        row = prior - self._known[:, index] @ self._known
+        row /= np.sqrt(max(float(self._variances[index]), 0.0) + self._scales.noise**2 + 1e-8)
+        self._known = np.concatenate([self._known, row[None, :]])
+        self._variances = self._variances - row**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -272,7 +168,7 @@ class _Coefficients:
             single=single,
             pair=[temperature * scales.pair * generator.normal(size=shape) for shape in shapes],
             hint=temperature * scales.hint * generator.normal(size=len(data.hints)),
-            bias=temperature * _BIAS_SCALE * float(generator.normal()),
+            bias=temperature * scales.bias * float(generator.normal()),
         )
 
     def total(self, data: Observations) -> FloatArray:
@@ -295,93 +191,6 @@ class _Coefficients:
         return SlotSum(slots=scaled.slots, pairs=scaled.pairs, base=scaled.base + data.centre)
 
 
-def learn_scales(observations: Observations, *, pairs: bool = True) -> Scales:
-    """Return the scales of highest posterior probability, from at most the last 400 observations.
-
-    Args:
-        observations: What is known.
-        pairs: Whether pairs may matter at all; without them their scale is 0.
-    """
-    from scipy.optimize import minimize
-
-    recent = observations.last(_MOST_FOR_SCALES)
-    absent = set() if pairs else {"pair"}
-    absent |= set() if observations.hints else {"hint", "rated", "slope"}
-    absent |= set() if observations.traits else {"trait", "shared"}
-    names = [name for name in _PRIORS if name not in absent]
-    start = np.log([_PRIORS[name][0] for name in names])
-
-    def objective(logs: FloatArray) -> tuple[float, FloatArray]:
-        return _negative_log_posterior(recent, dict(zip(names, np.exp(logs).tolist(), strict=True)))
-
-    bounds = [(value - 7.0, value + 3.0) for value in start]
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
-    return _scales(dict(zip(names, np.exp(found.x).tolist(), strict=True)))
-
-
-def _scales(named: dict[str, float]) -> Scales:
-    return Scales(**{name: named.get(name, 0.0) for name in _PRIORS})
-
-
-def _negative_log_posterior(data: Observations, named: dict[str, float]) -> tuple[float, FloatArray]:
-    """Return minus the log evidence and log prior, and its gradient by the logarithms of the scales."""
-    scales = _scales(named)
-    factor = _cholesky(_covariance(data, scales))
-    inverse = _solve(factor, np.eye(len(data.scores)))
-    wanted = (data.scores - data.centre) / data.unit
-    weights = inverse @ wanted
-    value = 0.5 * float(wanted @ weights) + float(np.log(np.diag(factor)).sum())
-    inner = inverse - np.outer(weights, weights)
-    gradient = []
-    for name, scale in named.items():
-        slope = np.trace(inner) if name == "noise" else np.sum(inner * data.covariances[name])
-        median, spread = _PRIORS[name]
-        distance = (np.log(scale) - np.log(median)) / (spread * np.log(10))
-        value += 0.5 * distance**2
-        gradient.append(scale**2 * float(slope) + distance / (spread * np.log(10)))
-    return value, np.array(gradient)
-
-
-def _summed(parts: dict[str, FloatArray], scales: Scales) -> FloatArray:
-    """Return the prior covariance of scores without noise from that of each kind."""
-    result = sum(getattr(scales, name) ** 2 * part for name, part in parts.items())
-    return np.asarray(result + _BIAS_SCALE**2)
-
-
-def _covariance(data: Observations, scales: Scales) -> FloatArray:
-    result = _summed(data.covariances, scales)
-    result[np.diag_indices_from(result)] += _variances(data, scales)
-    return result
-
-
-def _prior_variances(features: Features, scales: Scales) -> FloatArray:
-    """Return the diagonal of ``_summed(covariances(features, features), scales)``."""
-    num_slots = features.options.shape[1]
-    fixed = num_slots * scales.single**2 + (num_slots - 1) * scales.pair**2 + _BIAS_SCALE**2
-    return np.asarray(
-        fixed
-        + scales.rated**2 * (features.rated**2).sum(axis=1)
-        + scales.slope**2 * (features.rates**2).sum(axis=1)
-        + scales.trait**2 * (features.traits**2).sum(axis=(1, 2))
-        + scales.shared**2 * (features.traits.sum(axis=1) ** 2).sum(axis=1)
-        + scales.hint**2 * (features.hints**2).sum(axis=1)
-    )
-
-
 def _single_variances(data: Observations, scales: Scales) -> list[FloatArray]:
     """Return the prior variance of what each option adds."""
     return [scales.single**2 + scales.rated**2 * row**2 for row in data.weights]
-
-
-def _variances(data: Observations, scales: Scales) -> FloatArray:
-    return scales.noise**2 + (data.errors / data.unit) ** 2 + 1e-8
-
-
-def _cholesky(covariance: FloatArray) -> FloatArray:
-    return np.asarray(np.linalg.cholesky(covariance), dtype=float)
-
-
-def _solve(factor: FloatArray, right: FloatArray) -> FloatArray:
-    from scipy.linalg import cho_solve
-
-    return np.asarray(cho_solve((factor, True), right, check_finite=False))

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.core.pareto import hypervolume
-from nas.search.acquisition import MOST_SLABS, gains
+from nas.search.acquisition import MOST_SLABS, expected_gains, gains
 
 REFERENCE = np.array([10.0, 8.0, 5.0])
+
 
 points = st.lists(
     st.tuples(st.integers(0, 11), st.integers(0, 9), st.integers(-4, 6)).map(lambda row: tuple(map(float, row))),
@@ -16,7 +17,7 @@ points = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(candidates=points, known=points)
 def test_gain_is_the_difference_of_two_hypervolumes(
     candidates: list[tuple[float, ...]], known: list[tuple[float, ...]]
@@ -36,3 +37,14 @@ def test_gains_over_many_memory_values_are_close() -> None:
     found = gains(candidates, known, REFERENCE)
     assert len(np.unique(candidates[:, 1])) > MOST_SLABS
     assert np.corrcoef(found, exact)[0, 1] > 0.99
+
+
+def test_expected_gain_equals_the_mean_gain_of_draws() -> None:
+    rng = np.random.default_rng(4)
+    known, costs = rng.uniform(0, 10, (6, 3)), rng.uniform(0, 8, (5, 2))
+    mean, deviation = rng.uniform(0, 5, 5), rng.uniform(0.2, 2.5, 5)
+    draws = mean + deviation * rng.normal(size=(4000, 5))
+    simulated = [gains(np.column_stack([costs, draw]), known, REFERENCE) for draw in draws]
+    expected = expected_gains(costs, mean, deviation, known, REFERENCE)
+    errors = np.std(simulated, axis=0) / np.sqrt(len(draws))
+    assert (np.abs(np.mean(simulated, axis=0) - expected) < 5 * errors + 1e-9).all()

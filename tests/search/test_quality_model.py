@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from nas.search.exact import SlotSum
-from nas.search.quality_model import Observations, QualityModel, Scales, _negative_log_posterior, learn_scales
+from nas.search.observations import residual
+from nas.search.quality_model import Observations, Posterior, QualityModel, Scales, learn_scales
+from nas.search.scales import negative_log_posterior
 
 SIZES = (3, 4, 2)
 SCALES = Scales(single=0.4, rated=0.2, slope=0.3, trait=0.25, shared=0.35, pair=0.2, hint=0.5, noise=0.1)
@@ -96,22 +98,13 @@ def test_temperature_scales_the_distance_from_the_mean() -> None:
 
 def test_gradient_of_the_evidence_equals_finite_differences() -> None:
     data = observations(20)
-    named = {
-        "single": 0.3,
-        "rated": 0.2,
-        "slope": 0.1,
-        "trait": 0.2,
-        "shared": 0.3,
-        "pair": 0.15,
-        "hint": 0.4,
-        "noise": 0.2,
-    }
-    _, gradient = _negative_log_posterior(data, named)
-    for index, name in enumerate(named):
-        values = [
-            _negative_log_posterior(data, {**named, name: named[name] * np.exp(step)})[0] for step in (1e-5, -1e-5)
-        ]
-        assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-4)
+    names = ["single", "rated", "slope", "trait", "shared", "pair", "hint", "residual", "noise"]
+    values = np.array([0.3, 0.2, 0.1, 0.2, 0.3, 0.15, 0.4, 0.35, 0.2, 0.4, 0.7, 1.1])
+    _, gradient = negative_log_posterior(data, names, values)
+    for index in range(len(values)):
+        steps = np.exp(1e-5 * (np.arange(len(values)) == index))
+        high, low = (negative_log_posterior(data, names, one)[0] for one in (values * steps, values / steps))
+        assert gradient[index] == pytest.approx((high - low) / 2e-5, rel=1e-4, abs=1e-4)
 
 
 def synthetic(pair_scale: float, noise: float, count: int = 300) -> Observations:
@@ -162,3 +155,60 @@ def test_options_alike_are_expected_to_be_alike() -> None:
     )
     mean = QualityModel(data, Scales(single=0.1, trait=0.1, shared=0.5, pair=0.0, noise=0.05)).mean()
     assert mean.slots[1][1] > mean.slots[1][2] + 0.1
+
+
+def test_believing_one_prediction_sharpens_the_others_as_conditioning_does() -> None:
+    data = observations()
+    _, covariance = textbook_posterior(data, SCALES)
+    posterior = Posterior(QualityModel(data, SCALES), everything())
+    means = posterior.mean.copy()
+    posterior.believe(5)
+    noise = (SCALES.noise**2 + 1e-8) * data.unit**2
+    expected = np.diag(covariance) - covariance[5] ** 2 / (covariance[5, 5] + noise)
+    assert posterior.deviation == pytest.approx(np.sqrt(expected), abs=1e-6)
+    assert (posterior.mean == means).all()
+
+
+def test_residual_is_the_product_over_slots() -> None:
+    data = observations(hints=False)
+    first, second = data.features_of(everything()[:5]), data.features_of(everything())
+    decays = np.array([0.2, 0.5, 1.1])
+    factors = [np.full((size, size), np.exp(-decay)) for size, decay in zip(SIZES, decays, strict=True)]
+    for factor in factors:
+        np.fill_diagonal(factor, 1.0)
+    expected = np.kron(np.kron(factors[0], factors[1]), factors[2])  # everything() counts the last slot up first
+    assert residual(first, second, decays) == pytest.approx(expected[:5])
+
+
+def gated(count: int) -> tuple[Observations, np.ndarray, np.ndarray]:
+    """A quality that is worth nothing unless two slots far apart hold options that go together."""
+    rng = np.random.default_rng(5)
+    table, gate = [rng.uniform(0, 1, 4) for _ in range(5)], rng.uniform(size=(4, 4)) < 0.5
+    options = rng.integers(4, size=(count + 300, 5))
+    sums = sum(row[column] for row, column in zip(table, options.T, strict=True))
+    scores = sums * gate[options[:, 0], options[:, 4]]
+    known = Observations(options=options[:count], scores=scores[:count], errors=np.zeros(count), sizes=(4,) * 5)
+    return known, options[count:], scores[count:]
+
+
+def test_residual_learns_what_is_no_sum() -> None:
+    data, unseen, expected = gated(150)
+    errors = []
+    for allowed in (False, True):
+        scales = learn_scales(data, residual=allowed)
+        assert (scales.residual > 0) is allowed
+        errors.append(float(np.std(QualityModel(data, scales).predict(unseen)[0] - expected)))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_noise_and_sums_alone_leave_no_residual() -> None:
+    assert learn_scales(synthetic(0.5, 0.3)).residual == 0.0
+
+
+def test_draws_and_mean_agree_when_there_is_a_residual() -> None:
+    data, unseen, _ = gated(60)
+    scales = Scales(single=0.3, pair=0.1, noise=0.1, residual=0.8, decays=(0.3,) * 5)
+    model, generator = QualityModel(data, scales), np.random.default_rng(0)
+    draws = np.stack([model.draw(generator).total(unseen[:20]) for _ in range(2000)])
+    errors = draws.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(axis=0) - model.mean().total(unseen[:20])) < 5 * errors).all()

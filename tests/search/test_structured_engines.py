@@ -194,7 +194,7 @@ def test_traits_are_the_values_of_an_options_choices() -> None:
     first, second = _traits(space)
     assert first.tolist() == second.tolist()
     assert (first @ first.T).tolist() == [[1, 0, 0], [0, 2, 1], [0, 1, 2]]  # shared values: none; conv 3; conv 5
-    assert _traits(FlatSpace(2, 3)) == ()
+    assert [table.tolist() for table in _traits(FlatSpace(2, 3))] == [np.eye(3).tolist()] * 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,10 +1,9 @@
-"""Model-based search: learn quality, draw from the posterior, solve each draw exactly, judge where it gains most.
+"""Model-based search: learn quality, solve the model and draws of it exactly, judge what is expected to gain most.
 
-Costs are known, so only quality is learned (``nas.search.quality_model``). Every batch takes several posterior draws;
-the exact front of each under the budget is where the best candidates would be if the draw were true, and those that
-add most hypervolume to what the draw says of the architectures judged so far are proposed (Thompson sampling with
-hypervolume, after Bradford et al. 2018, J. Global Optimization 71, 407-438, with exact fronts in place of a genetic
-algorithm). Nothing over the budget and nothing known is proposed.
+Costs are known, so only quality is learned (``nas.search.quality_model``). The exact fronts, under the budget, of the
+posterior mean and of several posterior draws are where the best architectures can be; in a small or listed space they
+can be anywhere. Of these candidates those of highest expected hypervolume improvement are proposed, one after another
+(``nas.search.candidates``). Nothing over the budget and nothing known is proposed.
 
 The first proposals are the cheapest architecture, then feasible ones that between them hold every option that fits.
 """
@@ -12,6 +11,7 @@ The first proposals are the cheapest architecture, then feasible ones that betwe
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
-from nas.search import acquisition
-from nas.search.exact import ExactFront, SlotSum
-from nas.search.exact.problem import stack, within
+from nas.search.candidates import Candidates
+from nas.search.exact import SlotSum, TabulatedCosts, dominance
+from nas.search.exact.tables import stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
 from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
 
@@ -33,13 +33,17 @@ if TYPE_CHECKING:
     from nas.core.protocols import SearchSpace
     from nas.core.rng import RandomStreams
     from nas.search.exact import SearchCosts
-    from nas.search.exact.problem import FloatArray, IntArray
+    from nas.search.exact.tables import FloatArray, IntArray
 
 # A new fit of the scales at most every time the observations have grown by this factor.
 _GROWTH_BEFORE_NEW_SCALES = 1.15
-_DRAWS_BEFORE_CHANCE = 4
+_REFILLS_BEFORE_CHANCE = 4
 _START_LABELS = 200
 _UNTRIED_FACTOR = 4.0
+# Spaces up to this size are tabulated: every architecture is then a candidate.
+_MOST_ENUMERATED = 20_000
+# A model of more takes too long: the latest are kept, with all that nothing else is better than.
+_MOST_OBSERVATIONS = 2000
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +55,23 @@ class ModelBasedOptions:
     Attributes:
         start: Proposals made before the model is used.
         pairs: Whether neighbouring slots may interact.
-        picks_per_draw: Candidates taken from the front of one posterior draw; fewer is slower and more varied.
+        residual: Whether quality may have more than slots and neighbours; what can be learned of it is.
+        draws: Posterior draws whose fronts, with the mean's, hold the candidates.
+        picks: Proposals before new draws are taken.
         temperature: Distance of the draws from the posterior mean; 1 is the posterior, 0 its mean.
         max_labels: Labels of the exact solver at one memory level; more are coarsened.
     """
 
     start: int = 24
     pairs: bool = True
-    picks_per_draw: int = 2
+    residual: bool = True
+    draws: int = 3
+    picks: int = 16
     temperature: float = 0.5
     max_labels: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("start", "picks_per_draw", "max_labels"):
+        for name in ("start", "draws", "picks", "max_labels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.engine.{name} must be at least 1, got {getattr(self, name)}")
         if not self.temperature >= 0:
@@ -71,7 +79,7 @@ class ModelBasedOptions:
 
 
 class ModelBasedSearch:
-    """Proposes members of exact fronts of posterior draws."""
+    """Proposes what is expected to add most hypervolume of the fronts of a learned quality."""
 
     Options = ModelBasedOptions
     needs_costs = True
@@ -100,9 +108,11 @@ class ModelBasedSearch:
         self._space = space
         self._options = options
         self._streams = streams
-        self._costs = costs
+        small = math.prod(costs.sizes) <= _MOST_ENUMERATED and not isinstance(costs, TabulatedCosts)
+        self._costs = TabulatedCosts.of(costs) if small else costs
         self._budget = budget
         self._hints = hints
+        self._hint_ms = costs.hint_ms
         self._traits = _traits(space)
         self._rows: list[tuple[int, ...]] = []
         self._scores: list[float] = []
@@ -165,42 +175,39 @@ class ModelBasedSearch:
         if position < len(self._start):
             return self._start[position]
         if len(self._rows) >= 2:
-            for _ in range(_DRAWS_BEFORE_CHANCE):
-                if batch.left_of_draw == 0:
-                    self._draw(batch)
-                options = self._best_of_draw(batch)
+            for _ in range(_REFILLS_BEFORE_CHANCE):
+                if batch.candidates is None or batch.left == 0:
+                    batch.candidates, batch.left = self._candidates(batch), self._options.picks
+                options = None if batch.candidates is None else batch.candidates.take()
                 if options is not None:
-                    batch.left_of_draw -= 1
+                    batch.left -= 1
                     return options
-                batch.left_of_draw = 0
+                batch.candidates = None
         return self._by_chance(batch)
 
-    def _draw(self, batch: _Batch) -> None:
-        """Draw a quality from the posterior and solve it."""
+    def _candidates(self, batch: _Batch) -> Candidates | None:
+        """Return what may be worth judging: all of a small space, else the fronts of the mean and of draws."""
         if batch.model is None:
             batch.model = QualityModel(self._observations(), self._learned_scales())
-        quality = batch.model.draw(batch.generator, temperature=self._options.temperature)
-        batch.quality = quality
-        batch.front = self._costs.front(quality, self._budget, max_labels=self._options.max_labels)
-        batch.left_of_draw = self._options.picks_per_draw
-
-    def _best_of_draw(self, batch: _Batch) -> tuple[int, ...] | None:
-        """Return the new member of the draw's front that adds most hypervolume, if any adds something."""
-        if batch.front is None or batch.quality is None:
-            return None
-        new = [index for index, row in enumerate(batch.front.options.tolist()) if tuple(row) not in self._known]
+        model = batch.model
+        if isinstance(self._costs, TabulatedCosts):
+            options = self._costs.options[within(self._costs.costs, self._budget)]
+        else:
+            temperature = self._options.temperature
+            draws = [model.draw(batch.generator, temperature=temperature) for _ in range(self._options.draws)]
+            options = self._members((model.mean(), *draws))
+        new = [index for index, row in enumerate(options.tolist()) if tuple(row) not in self._known]
         if not new:
             return None
-        judged = stack([*self._rows, *self._pending], len(self._costs.sizes))
-        costs = self._costs.score(judged)
-        known = np.stack([costs.latency_ms, costs.peak_memory_mb, -batch.quality.total(judged)], axis=1)
-        known = known[within(costs, self._budget)]
-        reference = _reference(batch.front.points(), known, self._budget)
-        gains = acquisition.gains(batch.front.points()[new], known, reference)
-        best = int(np.argmax(gains))
-        if not gains[best] > 0:
-            return None
-        return tuple(batch.front.options[new[best]].tolist())
+        pending = tuple(self._pending)
+        return Candidates(options[new], model=model, costs=self._costs, budget=self._budget, pending=pending)
+
+    def _members(self, qualities: Sequence[SlotSum]) -> IntArray:
+        """Return the members of the fronts of several qualities, each once."""
+        fronts = [
+            self._costs.front(quality, self._budget, max_labels=self._options.max_labels) for quality in qualities
+        ]
+        return np.unique(np.concatenate([front.options for front in fronts]), axis=0)
 
     def _by_chance(self, batch: _Batch) -> tuple[int, ...] | None:
         """Return a feasible new neighbour of something known; ``None`` after many failures."""
@@ -210,21 +217,32 @@ class ModelBasedSearch:
             logger.info("nothing new inside the budget in %d tries", TRIES)
         return row
 
-    def _observations(self) -> Observations:
+    def _observations(self, count: int | None = None) -> Observations:
+        """Return the first ``count`` observations, those that the model keeps."""
+        options, scores = stack(self._rows[:count], len(self._costs.sizes)), np.array(self._scores[:count])
+        kept = self._worth_keeping(options, scores)
         return Observations(
-            options=stack(self._rows, len(self._costs.sizes)),
-            scores=np.array(self._scores),
-            errors=np.array(self._errors),
+            options=options[kept],
+            scores=scores[kept],
+            errors=np.array(self._errors)[kept],
             sizes=self._costs.sizes,
-            hints=(self._costs.hint_ms, *self._hints()),
+            hints=(self._hint_ms, *self._hints()),
             traits=self._traits,
         )
+
+    def _worth_keeping(self, options: IntArray, scores: FloatArray) -> IntArray:
+        if len(options) <= _MOST_OBSERVATIONS:
+            return np.arange(len(options))
+        costs = self._costs.score(options)
+        best = dominance.keep([costs.latency_ms, costs.peak_memory_mb, -scores])
+        return np.union1d(best, np.arange(len(options) - _MOST_OBSERVATIONS, len(options)))
 
     def _learned_scales(self) -> Scales:
         """Return scales learned from the first part of the observations, which grows in steps."""
         of = (self._num_scaled, self._hints())  # a resumed search must come to the same scales
         if self._scales is None or self._scales[0] != of:
-            scales = learn_scales(self._observations().first(self._num_scaled), pairs=self._options.pairs)
+            known = self._observations(self._num_scaled)
+            scales = learn_scales(known, pairs=self._options.pairs, residual=self._options.residual)
             self._scales = (of, scales)
             logger.debug("scales from %d observations: %s", self._num_scaled, scales)
         return self._scales[1]
@@ -236,13 +254,12 @@ class _Batch:
 
     generator: np.random.Generator
     model: QualityModel | None = None
-    quality: SlotSum | None = None
-    front: ExactFront | None = None
-    left_of_draw: int = 0
+    candidates: Candidates | None = None
+    left: int = 0
 
 
 def _traits(space: SearchSpace) -> tuple[FloatArray, ...]:
-    """Return which values of choices the options of each slot have; nothing where an option is one choice.
+    """Return which values of choices the options of each slot have.
 
     Choices are named ``slot.choice``; the same choice in another slot is the same trait.
     """
@@ -250,21 +267,8 @@ def _traits(space: SearchSpace) -> tuple[FloatArray, ...]:
         [{(name.rpartition(".")[2], value) for name, value in option.items()} for option in space.options(slot)]
         for slot in space.slots()
     ]
-    if all(len(traits) <= 1 for slot in options for traits in slot):
-        return ()
     every = sorted({trait for slot in options for traits in slot for trait in traits}, key=repr)
     return tuple(np.array([[float(trait in traits) for trait in every] for traits in slot]) for slot in options)
-
-
-def _reference(front: FloatArray, known: FloatArray, budget: Budget) -> FloatArray:
-    """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none."""
-    points = np.concatenate([front, known])
-    worst, best = points.max(axis=0), points.min(axis=0)
-    corner = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
-    for axis, limit in enumerate(budget.objective_limits):
-        if limit is not None:
-            corner[axis] = limit
-    return np.asarray(corner)
 
 
 def _start_designs(costs: SearchCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,117 @@
+"""Candidates in the order of the hypervolume that each is expected to add, given those taken before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.search import acquisition
+from nas.search.exact.tables import stack, within
+from nas.search.quality_model import Posterior
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.core.cost import Budget
+    from nas.search.exact import SearchCosts
+    from nas.search.exact.tables import FloatArray, IntArray
+    from nas.search.neighbours import Row
+    from nas.search.quality_model import QualityModel
+
+_MOST_KEPT = 300
+_BLOCK = 4096
+
+
+class Candidates:
+    """Architectures to choose from, one after another.
+
+    A choice, and whatever else is pending, is taken to turn out as expected: a batch then looks for different things.
+    Of many architectures only the most promising ones are kept at hand.
+    """
+
+    def __init__(
+        self,
+        options: IntArray,
+        *,
+        model: QualityModel,
+        costs: SearchCosts,
+        budget: Budget,
+        pending: Sequence[Row],
+    ) -> None:
+        """Rank architectures.
+
+        Args:
+            options: Feasible architectures (N, L), none judged or pending.
+            model: What is known of quality.
+            costs: What is known of costs.
+            budget: Limits, from which volumes are measured.
+            pending: Proposed and not judged yet.
+        """
+        judged = model.observations.options
+        self._known = _points(judged, -model.smoothed(), costs, budget)
+        scored = costs.score(options)
+        figures = np.stack([scored.latency_ms, scored.peak_memory_mb], axis=1)
+        self._reference = reference(figures, self._known, budget)
+        if len(options) > _MOST_KEPT:
+            kept = self._most_promising(options, figures, model)
+            options, figures = options[kept], figures[kept]
+        self.options, self._figures = options, figures
+        waiting = stack(pending, options.shape[1])
+        self._num_waiting = len(waiting)
+        self._posterior = Posterior(model, np.concatenate([waiting, options]))
+        for index in range(len(waiting)):
+            self._posterior.believe(index)
+        expected = -self._posterior.mean[: len(waiting)]
+        self._known = np.concatenate([self._known, _points(waiting, expected, costs, budget)])
+        self._left = np.ones(len(options), dtype=bool)
+
+    def take(self) -> Row | None:
+        """Return the best of what is left, if any is expected to add something, and take it to be judged."""
+        left = np.flatnonzero(self._left)
+        if not len(left):
+            return None
+        rows = self._num_waiting + left
+        mean, deviation = -self._posterior.mean[rows], self._posterior.deviation[rows]
+        gains = acquisition.expected_gains(self._figures[left], mean, deviation, self._known, self._reference)
+        best = int(np.argmax(gains))
+        if not gains[best] > 0:
+            return None
+        index = int(left[best])
+        self._left[index] = False
+        self._posterior.believe(int(rows[best]))
+        point = np.array([[*self._figures[index], mean[best]]])
+        self._known = np.concatenate([self._known, point])
+        return tuple(self.options[index].tolist())
+
+    def _most_promising(self, options: IntArray, figures: FloatArray, model: QualityModel) -> IntArray:
+        gains = []
+        for first in range(0, len(options), _BLOCK):
+            part = slice(first, first + _BLOCK)
+            mean, deviation = model.predict(options[part])
+            gains.append(acquisition.expected_gains(figures[part], -mean, deviation, self._known, self._reference))
+        return np.argsort(-np.concatenate(gains), kind="stable")[:_MOST_KEPT]
+
+
+def reference(candidates: FloatArray, known: FloatArray, budget: Budget) -> FloatArray:
+    """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none.
+
+    Args:
+        candidates: Latency and memory (N, 2).
+        known: Latency, memory and negated quality (M, 3); the worst quality is theirs.
+        budget: The limits.
+    """
+    columns = [np.concatenate([candidates[:, 0], known[:, 0]]), np.concatenate([candidates[:, 1], known[:, 1]])]
+    columns.append(known[:, 2] if len(known) else np.zeros(1))
+    corner = []
+    for column, limit in zip(columns, (budget.latency_ms, budget.peak_memory_mb, None), strict=True):
+        spread = float(np.ptp(column)) or 1.0
+        corner.append(float(column.max()) + 0.1 * spread if limit is None else limit)
+    return np.array(corner)
+
+
+def _points(options: IntArray, quality: FloatArray, costs: SearchCosts, budget: Budget) -> FloatArray:
+    """Return latency, memory and negated quality of architectures, those inside the budget."""
+    scored = costs.score(options)
+    points = np.stack([scored.latency_ms, scored.peak_memory_mb, quality], axis=1)
+    return np.asarray(points[within(scored, budget)])
