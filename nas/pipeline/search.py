@@ -58,7 +58,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     journal, watcher = _journal(context, folder, section.mirror)
     # Ray tells of lost workers and nodes on standard output, which is for the command's one document.
     with redirect_stdout(sys.stderr), closing(_executor(section.executor)) as executor:
-        executor.prepare(list(level_resources(config).values()))  # before anything is trained
+        executor.prepare(list(level_resources(context.config).values()))  # before anything is trained
         levels = make_levels(context, folder, progress)
         result = search(
             context.search_space,
