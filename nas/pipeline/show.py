@@ -12,7 +12,7 @@ from nas.core.scenario import scenario_point
 from nas.core.schema import to_data
 from nas.pipeline.show_limits import chance_cells as _chance_cells
 from nas.pipeline.show_limits import chance_head as _chance_head
-from nas.pipeline.show_limits import cost_lines, device_lines, limit_lines
+from nas.pipeline.show_limits import cost_lines, device_lines, level_lines, limit_lines
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 from nas.search.prices import cost_differences
@@ -47,13 +47,14 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
         head += "  scenario" if joint else ""
         rows = [_front_row(member, front) for member in front.members]
         return to_data(front), "\n".join(
-            [head, *rows, *device_lines(front), *limit_lines(front), *_screened_lines(context)]
+            [head, *rows, *device_lines(front), *limit_lines(front), *level_lines(front), *_screened_lines(context)]
         )
     wanted = digest or front.selected
     for member in front.members:
         if member.architecture.digest == wanted:
             return to_data(member), _architecture_text(member)
-    for evaluation in _journal(context):
+    # Of a candidate that several levels judged, the highest level's quality.
+    for evaluation in sorted(_journal(context), key=lambda evaluation: not evaluation.at_highest_level):
         if evaluation.architecture.digest == wanted:
             whole = _with_split(evaluation, context)
             return to_data(whole), _architecture_text(whole)

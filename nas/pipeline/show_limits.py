@@ -1,4 +1,4 @@
-"""What ``nas show`` prints of limits: the budget, the probability of keeping it, and further devices."""
+"""What ``nas show`` prints under a front: limits, the probability of keeping them, further devices, levels."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def device_lines(front: FrontFile) -> list[str]:
         lines.append(f"  {'network':<18}{'latency ms':>12}{'interval':>22}{'peak MB':>10}{'package MB':>12}")
         lines += [_device_row(member.architecture.digest, member.cost.devices[index]) for member in front.members]
     return lines
+
+
+def level_lines(front: FrontFile) -> list[str]:
+    """Return what each of several levels of quality judged."""
+    return [
+        f"quality level {number}: {level.estimator}, {level.fidelity}; price {level.price:g}, {level.complete} judged, "
+        f"{level.failed} failed in {level.seconds:.1f} s"
+        for number, level in enumerate(front.levels, start=1)
+    ]
 
 
 def cost_lines(cost: CostEstimate) -> list[str]:

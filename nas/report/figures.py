@@ -148,7 +148,7 @@ def pareto_figure(front: FrontFile | None, evaluations: Sequence[Evaluation]) ->
     """
     members = front.members if front else ()
     known = {item.architecture.digest for item in members}
-    rest = [item for item in evaluations if item.architecture.digest not in known and item.at_highest_level]
+    rest = [item for item in evaluations if item.architecture.digest not in known]
     first = next(iter([*members, *evaluations]), None)
     if first is None:
         raise ValueError("a Pareto figure needs at least one evaluation")
@@ -156,7 +156,7 @@ def pareto_figure(front: FrontFile | None, evaluations: Sequence[Evaluation]) ->
     return ParetoFigure(
         front=points,
         steps=_steps(points),
-        others=tuple(_candidate(item) for item in rest if item.state == "complete"),
+        others=tuple(_candidate(item) for item in rest if item.state == "complete" and item.at_highest_level),
         screened=tuple(_candidate(item) for item in rest if item.state == "screened"),
         selected=front.selected if front else None,
         quality_name=_quality_name(front, first),

@@ -26,7 +26,7 @@ Row = tuple[Any, ...]
 _EVALUATION_COLUMNS = (
     "number", "digest", "state", "latency_ms", "latency_low_ms", "latency_high_ms", "peak_memory_mb", "memory_low_mb",
     "memory_high_mb", "parameters", "quality", "quality_standard_error", "origin", "device", "in_front", "selected",
-    "in_domain", "selected_low_ms", "selected_high_ms", "package_mb", "objective_ms",
+    "in_domain", "selected_low_ms", "selected_high_ms", "package_mb", "objective_ms", "quality_estimator",
 )  # fmt: skip
 
 
@@ -110,9 +110,10 @@ def _evaluations(files: RunFiles) -> Iterable[Row]:
             item.number, digest, item.state, cost.latency_ms, cost.latency_interval_ms.low,
             cost.latency_interval_ms.high, cost.peak_memory_mb, cost.memory_interval_mb.low,
             cost.memory_interval_mb.high, cost.parameters, quality.score if quality else None,
-            quality.standard_error if quality else None, cost.origin, cost.device, digest in members,
-            digest == selected, cost.in_domain, allowed.low if allowed else None, allowed.high if allowed else None,
-            cost.package_mb, cost.objective_ms,
+            quality.standard_error if quality else None, cost.origin, cost.device,
+            digest in members and item.at_highest_level, digest == selected and item.at_highest_level, cost.in_domain,
+            allowed.low if allowed else None, allowed.high if allowed else None, cost.package_mb, cost.objective_ms,
+            quality.estimator if quality else None,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from nas.core.errors import ConfigError, InputError
 from nas.core.protocols import SilentProgress
 from nas.pipeline.costs import additive_costs, load_cost_table
 from nas.pipeline.foreknowledge import read_foreknowledge
+from nas.pipeline.show import describe
 from nas.pipeline.stages import perform
 from nas.runs.front import read_front
 from nas.runs.journal import Journal
@@ -40,7 +42,7 @@ def start(folder: Path, *levels: str, search: str = SEARCH, more: str = "") -> C
     text = without_sections(SMALL_RUN.replace("DIRECTORY", str(folder)), "phases", "profile", "calibrate")
     head = text[: text.index("search:")].replace("name: host-cpu", "name: iphone16_pro_max")
     quality = "quality:\n  type: levels\n  levels:\n" + "".join(f"    {level}\n" for level in levels)
-    return begin(folder, f"{head}search: {search % more}\n{quality if levels else PLAIN}")
+    return begin(folder, f"{head}search: {search % more}\n{quality if levels else PLAIN}report: {{}}\n")
 
 
 def run_search(context: Context) -> None:
@@ -60,6 +62,15 @@ def test_levels_reach_the_journal_and_the_front(tmp_path: Path) -> None:
     counts = [sum(one.proposal.level == level for one in records) for level in (0, 1, None)]
     assert [(level.price, level.complete) for level in front.levels] == list(zip((0.05, 0.2, 1.0), counts, strict=True))
     assert front.quality_estimator.startswith("short_training, 2 steps distilled")
+    assert "quality level 1: temporal_capacity (proxy), training-free" in describe(context, "front", None)[1]
+    promoted = front.members[0].architecture.digest
+    assert describe(context, "architecture", promoted)[0]["quality"]["estimator"] == "short_training"
+    with context.directory.lock():
+        perform(context, ("report",), force=False, progress=lambda _: SilentProgress(), say=lambda _: None)
+    page = context.path("report", "index.html").read_text()
+    assert "Quality was judged at 3 levels" in page
+    rows = list(csv.DictReader(context.path("report", "tables", "evaluations.csv").open()))
+    assert {row["quality_estimator"] for row in rows if row["in_front"] == "True"} == {"short_training"}
 
 
 def test_one_estimator_has_no_levels(tmp_path: Path) -> None:
