@@ -49,11 +49,11 @@ def verify(run: str, as_json: bool, quiet: bool, verbose: bool) -> None:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.argument("thing", default="front", type=click.Choice(["front", "architecture", "status"]))
+@click.argument("thing", default="front", type=click.Choice(["front", "architecture", "status", "explain"]))
 @click.option("--architecture", "digest", default=None, help="Digest of the network; the chosen one otherwise.")
 @output_options
 def show(run: str, thing: str, digest: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Print the front, one architecture with its cost per block, or the state of the stages of RUN."""
+    """Print the front, one architecture with its cost per block, the stages' states, or what drove RUN's search."""
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
         from nas.pipeline.show import describe

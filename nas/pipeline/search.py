@@ -15,11 +15,13 @@ from nas.pipeline.chances import chance_words, choose, front_chances
 from nas.pipeline.context import present
 from nas.pipeline.engine import level_summaries, make_engine
 from nas.pipeline.executor_checks import level_resources, task_resources
+from nas.pipeline.explain import explain
 from nas.pipeline.feasible import feasible_prices
 from nas.pipeline.foreknowledge import read_foreknowledge
 from nas.pipeline.quality import make_levels
 from nas.pipeline.scenario_checks import scenario_warnings
 from nas.pipeline.selection import selection_effect
+from nas.runs.explanation import write_explanation
 from nas.runs.front import FrontFile, write_front
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
@@ -81,23 +83,24 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     effect = selection_effect(context, table, result.evaluations, members, budget)
     chances = front_chances(table, members, budget, device=context.config.device.name, effect=effect)
     chosen = choose(result.front, section.select, chances)
-    write_front(
-        folder / "front.json",
-        FrontFile(
-            members=members,
-            budget=budget,
-            selected=chosen.architecture.digest,
-            selection=section.select,
-            hypervolume=result.front.hypervolume(reference),
-            reference=reference,
-            quality_estimator=f"{levels[-1].estimator.name}, {levels[-1].estimator.fidelity}",
-            screened=result.screened,
-            complete=result.complete,
-            selection_effect=effect,
-            chances=chances,
-            levels=level_summaries(levels, result.evaluations),
-        ),
+    front = FrontFile(
+        members=members,
+        budget=budget,
+        selected=chosen.architecture.digest,
+        selection=section.select,
+        hypervolume=result.front.hypervolume(reference),
+        reference=reference,
+        quality_estimator=f"{levels[-1].estimator.name}, {levels[-1].estimator.fidelity}",
+        screened=result.screened,
+        complete=result.complete,
+        selection_effect=effect,
+        chances=chances,
+        levels=level_summaries(levels, result.evaluations),
     )
+    write_front(folder / "front.json", front)
+    explanation = explain(context, costs, result.evaluations, front)
+    if explanation is not None:
+        write_explanation(folder / "explain.json", explanation)
     cost = chosen.cost
     return (
         f"{len(result.front.members)} of {result.complete} judged candidates on the front, "

@@ -7,12 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.broken_limits import broken_limits
-from nas.core.errors import ConfigError, NasError
+from nas.core.errors import ConfigError, InputError, NasError
 from nas.core.scenario import scenario_point
 from nas.core.schema import to_data
+from nas.pipeline.costs import additive_costs, load_prices
+from nas.pipeline.explain import explain, explanation_data, explanation_text
 from nas.pipeline.show_limits import chance_cells as _chance_cells
 from nas.pipeline.show_limits import chance_head as _chance_head
 from nas.pipeline.show_limits import cost_lines, device_lines, level_lines, limit_lines
+from nas.runs.explanation import read_explanation
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 from nas.search.prices import cost_differences
@@ -20,6 +23,7 @@ from nas.search.prices import cost_differences
 if TYPE_CHECKING:
     from nas.core.cost import CostEstimate, Interval
     from nas.core.evaluation import Evaluation
+    from nas.core.explanation import Explanation
     from nas.pipeline.context import Context
 
 _log = logging.getLogger(__name__)
@@ -37,6 +41,9 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
         rows = [f"{name:<12}{state.state:<12}{state.seconds or 0:>8.1f} s" for name, state in states.items()]
         return {"stages": to_data(states)}, "\n".join(rows)
     front = read_front(context.path("search", "front.json"))
+    if thing == "explain":
+        explanation = _explanation(context, front)
+        return explanation_data(explanation), explanation_text(explanation)
     if thing == "front":
         width = f"{front.budget.coverage:.0%} interval"
         head = (
@@ -59,6 +66,21 @@ def describe(context: Context, thing: str, digest: str | None) -> tuple[dict[str
             whole = _with_split(evaluation, context)
             return to_data(whole), _architecture_text(whole)
     raise ConfigError(f"no candidate of the search has the digest {wanted!r}", hint="`nas show RUN front` lists them")
+
+
+def _explanation(context: Context, front: FrontFile) -> Explanation:
+    """Return what drove the search: as its stage wrote it, or anew for runs of versions that did not."""
+    path = context.path("search", "explain.json")
+    if path.exists():
+        return read_explanation(path)
+    costs = additive_costs(load_prices(context), front.budget)
+    explanation = explain(context, costs, _journal(context), front)
+    if explanation is None:
+        raise InputError(
+            f"{path.parent}: fewer than two candidates were judged, which explains nothing",
+            hint="go on with more evaluations: nas search RUN --evaluations N",
+        )
+    return explanation
 
 
 def _journal(context: Context) -> list[Evaluation]:

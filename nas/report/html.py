@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from nas.core import units
 from nas.core.broken_limits import broken_limits
 from nas.core.errors import InputError
+from nas.core.explanation_words import change_words, move_words, words
 from nas.core.files import write_text_atomically
 from nas.report import facts, figures, plots
 from nas.report.breakdown import breakdown_figure
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
+from nas.report.explanation import slots_plot, steps_plot
 from nas.report.origins import origins
 from nas.report.phases import phase_title, phases_figure, phases_plot
 from nas.report.run_files import FileFault, RunFiles, read_run
@@ -89,6 +91,8 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "pareto_rows": figures.pareto_figure(files.front, files.evaluations).front if files.front else (),
         "scenarios": scenario_rows(files.front),
         "scenario_texts": scenario_texts(files.front),
+        "explanation": files.explanation,
+        "explanation_plots": _explanation(files),
         "phases": phases_figure(files.front),
         "phases_plot": _phases(files),
         "breakdown": breakdown_figure(files.selected) if files.selected else None,
@@ -138,6 +142,9 @@ def render(context: Mapping[str, Any]) -> str:
         phase_title=phase_title,
         with_interval=lambda part: units.latency_with_interval(part.latency_ms, part.latency_interval_ms, part.origin),
         significant=units.significant,
+        estimate=words,
+        move=move_words,
+        changes=change_words,
         # Inside <script> entities are not decoded: the JSON may go in whole once no tag can begin in it.
         script=lambda text: Markup(text.replace("<", "\\u003c")),
     )
@@ -153,6 +160,16 @@ def _pareto(files: RunFiles) -> Drawing | None:
     figure = figures.pareto_figure(files.front, files.evaluations)
     label = f"Quality against latency: {len(figure.front)} front members, {len(figure.others)} other candidates"
     return _drawing("pareto", label, plots.pareto_plot(figure))
+
+
+def _explanation(files: RunFiles) -> list[Drawing]:
+    if files.explanation is None:
+        return []
+    drawings = [_drawing("drive-slots", "Share of the variance that each slot decides", slots_plot(files.explanation))]
+    steps = steps_plot(files.explanation)
+    if steps is not None:
+        drawings.append(_drawing("drive-limits", "Quality that moved limits buy or take", steps))
+    return drawings
 
 
 def _phases(files: RunFiles) -> Drawing | None:

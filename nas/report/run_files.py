@@ -12,10 +12,12 @@ import yaml
 from nas.core.artefacts import ExportedModel
 from nas.core.errors import InputError
 from nas.core.evaluation import Evaluation
+from nas.core.explanation import Explanation
 from nas.core.files import JsonLines, read_json
 from nas.core.profile import ProfileRecord
 from nas.core.schema import check_schema, from_data
 from nas.runs.directory import STAGES, RunDirectory
+from nas.runs.explanation import read_explanation
 from nas.runs.front import FrontFile, read_front
 from nas.runs.journal import Journal
 
@@ -132,6 +134,7 @@ class RunFiles:
     calibration: Mapping[str, Any] | None
     evaluations: tuple[Evaluation, ...]
     front: FrontFile | None
+    explanation: Explanation | None
     trained: tuple[TrainedRun, ...]
     exported: tuple[ExportedRun, ...]
     closed_loop: ClosedLoop | None
@@ -168,6 +171,7 @@ def read_run(run_dir: Path) -> RunFiles:
         calibration=reader.artefact("calibrate/report.json", "calibrate", "calibration", dict),
         evaluations=reader.evaluations(),
         front=reader.front(),
+        explanation=reader.explanation(),
         trained=reader.trained(),
         exported=reader.exported(),
         closed_loop=reader.artefact("closed_loop/closed_loop.json", "closed_loop", "closed_loop", ClosedLoop),
@@ -246,6 +250,11 @@ class _Reader:
     def front(self) -> FrontFile | None:
         path = self.run_dir / "search/front.json"
         return self.attempt("search", "search/front.json", lambda: read_front(path)) if path.exists() else None
+
+    def explanation(self) -> Explanation | None:
+        name = "search/explain.json"
+        path = self.run_dir / name
+        return self.attempt("search", name, lambda: read_explanation(path)) if path.exists() else None
 
     def trained(self) -> tuple[TrainedRun, ...]:
         search = self.lines("search/metrics.jsonl", "search", dict)

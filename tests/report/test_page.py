@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
-SECTIONS = ["overview", "front", "breakdown", "agreement", "training", "samples", "export", "stages", "origins"]
+SECTIONS = [
+    "overview",
+    "front",
+    "drivers",
+    "breakdown",
+    "agreement",
+    "training",
+    "samples",
+    "export",
+    "stages",
+    "origins",
+]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

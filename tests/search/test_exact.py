@@ -194,7 +194,7 @@ def test_front_equals_enumeration(problem: AdditiveProblem, budget: Budget, num_
 @settings(deadline=None, max_examples=60)
 @given(problem=problems(), budget=budgets)
 def test_front_at_upper_ends_equals_enumeration(problem: AdditiveProblem, budget: Budget) -> None:
-    front = solve(replace(problem, costs=replace(problem.costs, other_latencies_ms=()).at_upper_ends()), budget)
+    front = solve(replace(problem, costs=problem.costs.at_upper_ends()), budget)
     points = {
         (*figures(problem, options)[4:6], figures(problem, options)[2])
         for options in running(problem)

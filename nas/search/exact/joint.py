@@ -62,6 +62,10 @@ class JointCosts:
         """Return which architectures (N, L + 1) keep ``budget`` with their upper ends, (N,)."""
         return within(self.score(options), budget)
 
+    def at_upper_ends(self) -> JointCosts:
+        """Return the same costs with predictions at their upper ends."""
+        return JointCosts(parts=tuple(part.at_upper_ends() for part in self.parts))
+
     def front(self, quality: SlotSum, budget: Budget, *, max_labels: int | None = None) -> ExactFront:
         """Return the front of highest ``quality`` and lowest latency and peak memory over all scenarios.
 

@@ -25,6 +25,7 @@ __all__ = [
     "CostArrays",
     "FloatArray",
     "IntArray",
+    "PessimisticCosts",
     "SearchCosts",
     "SlotSum",
     "stack",
@@ -51,6 +52,13 @@ class SearchCosts(Protocol):
 
     def front(self, quality: SlotSum, budget: Budget, *, max_labels: int | None = None) -> ExactFront:
         """Return the front of highest ``quality`` and lowest latency and peak memory inside ``budget``."""
+
+
+class PessimisticCosts(SearchCosts, Protocol):
+    """Costs that can be had at their upper ends."""
+
+    def at_upper_ends(self) -> SearchCosts:
+        """Return the same costs with predictions at the upper ends that limits are held against."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,11 +166,15 @@ class AdditiveCosts:
         return [np.flatnonzero(row) for row in self.runs]
 
     def at_upper_ends(self) -> AdditiveCosts:
-        """Return the same costs with predictions at their upper ends: its fronts are those of the worst case stated."""
+        """Return the same costs with predictions at their upper ends: its fronts are those of the worst case stated.
+
+        Latencies of further devices are left out: their upper ends are requirements.
+        """
         return replace(
             self,
             latency_ms=self.latency_ms if self.latency_high_ms is None else self.latency_high_ms,
             latency_high_ms=None,
+            other_latencies_ms=(),
             activation_mb=tuple(self.highest_mb(row) for row in self.activation_mb),
             base_activation_mb=float(self.highest_mb(np.array([self.base_activation_mb]))[0]),
             activation_high_ratio=1.0,

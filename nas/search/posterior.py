@@ -1,0 +1,87 @@
+"""What the evaluations of a search say of quality: the posterior's mean and draws, as sums over slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.search.exact.tables import FloatArray, IntArray, SlotSum, stack
+from nas.search.quality_model import Observations, QualityModel, learn_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.core.evaluation import Evaluation
+    from nas.core.protocols import SearchSpace
+    from nas.search.exact.problem import SearchCosts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Posterior:
+    """A fitted quality model.
+
+    Attributes:
+        judged: Option indices (n, L) of what was judged.
+        mean: Posterior mean of quality.
+        draws: Draws from the posterior, without the noise of an evaluation.
+    """
+
+    judged: IntArray
+    mean: SlotSum
+    draws: tuple[SlotSum, ...]
+
+    def totals(self, options: IntArray) -> FloatArray:
+        """Return the draws' qualities of architectures (N, L), as (draws, N)."""
+        return np.stack([draw.total(options) for draw in self.draws])
+
+
+def fit_posterior(
+    space: SearchSpace,
+    evaluations: Sequence[Evaluation],
+    costs: SearchCosts,
+    generator: np.random.Generator,
+    *,
+    draws: int,
+) -> Posterior | None:
+    """Return the posterior given the qualities of the highest level; ``None`` with fewer than two.
+
+    Args:
+        space: The search's space.
+        evaluations: Any engine's journal.
+        costs: The costs that go with it.
+        generator: Where the draws come from.
+        draws: Number of draws.
+    """
+    judged = [item for item in evaluations if item.quality is not None and item.at_highest_level]
+    if len(judged) < 2:
+        return None
+    qualities = [item.quality for item in judged if item.quality is not None]
+    options = stack([tuple(space.to_options(item.architecture)) for item in judged], len(costs.sizes))
+    observations = Observations(
+        options=options,
+        scores=np.array([quality.score for quality in qualities]),
+        errors=np.array([quality.standard_error or 0.0 for quality in qualities]),
+        sizes=costs.sizes,
+        hints=(costs.hint_ms,),
+        traits=option_traits(space),
+    )
+    model = QualityModel(observations, learn_scales(observations))
+    drawn = tuple(model.draw(generator) for _ in range(draws))
+    return Posterior(judged=options, mean=model.mean(), draws=drawn)
+
+
+def option_traits(space: SearchSpace) -> tuple[FloatArray, ...]:
+    """Return which values of choices the options of each slot have; nothing where an option is one choice.
+
+    Choices are named ``slot.choice``; the same choice in another slot is the same trait.
+    """
+    options = [
+        [{(name.rpartition(".")[2], value) for name, value in option.items()} for option in space.options(slot)]
+        for slot in space.slots()
+    ]
+    if all(len(traits) <= 1 for slot in options for traits in slot):
+        return ()
+    every = sorted({trait for slot in options for traits in slot for trait in traits}, key=repr)
+    return tuple(np.array([[float(trait in traits) for trait in every] for traits in slot]) for slot in options)
