@@ -153,9 +153,10 @@ def calibrate(
     posterior = add_networks(alone, [*(network.time for network in networks), *stopped])
     model = with_memory(with_latency(base, posterior, observations), networks, exceeded)
     check = check_blocks((item.summary for item in observations.blocks), posterior.block_scores, options.coverage)
-    model = _with_intervals(model, check, networks, held_out, options)
+    shift = device.session_shift.value if device.session_shift else 0.0
+    model = _with_intervals(model, check, networks, held_out, options, shift)
     report = replace(
-        _report(model, posterior, networks, held_out, folds, observations, scenario=scenario),
+        _report(model, posterior, networks, held_out, folds, observations, scenario=scenario, shift=shift),
         machine_swing_ratio=machine_swing_ratio(profiles),
         block_check=check,
     )
@@ -279,8 +280,9 @@ def _with_intervals(
     networks: Sequence[MeasuredNetwork],
     held_out: Sequence[HeldOut],
     options: CalibrationOptions,
+    shift: float,
 ) -> CalibratedModel:
-    scores = session_scores(latency_errors(networks, held_out))
+    scores = session_scores(latency_errors(networks, held_out), stated_shift=shift)
     latency = exp(group_quantile(scores, options.coverage, interpolated=True))
     outside = latency
     if check.prior_ratio is not None:
@@ -301,7 +303,9 @@ def _with_intervals(
         memory=memory,
         block=None if check.repeat_ratio is None else (1.0 / check.repeat_ratio, check.repeat_ratio),
         latency_law=ErrorLaw(
-            errors=tuple(tuple(map(float, row)) for row in session_errors(latency_errors(networks, held_out)))
+            errors=tuple(
+                tuple(map(float, row)) for row in session_errors(latency_errors(networks, held_out), stated_shift=shift)
+            )
         ),
         memory_law=law,
         domain=fit_domain([CalibratedPredictor(model=model).price(network.workload) for network in networks]),
@@ -318,6 +322,7 @@ def _report(
     observations: Observations,
     *,
     scenario: Scenario,
+    shift: float,
 ) -> CalibrationReport:
     rows = [
         _row(model, network, item, fold, scenario.denoiser_calls)
@@ -336,7 +341,7 @@ def _report(
         latency_error=summarise_errors(
             [(row.measured_ms, row.predicted_ms, row.low_ms, row.high_ms) for row in rows],
             coverage=group_held_out_coverage(
-                session_scores(errors),
+                session_scores(errors, stated_shift=shift),
                 model.ratios.coverage,
                 judged=[[abs(float(np.median(row)))] for row in errors],
                 interpolated=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     FloatArray = NDArray[np.float64]
+
+_NORMAL_POINTS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +44,38 @@ def pass_shifts(errors: Sequence[ArrayLike]) -> FloatArray:
     return shifts
 
 
-def session_scores(errors: Sequence[ArrayLike]) -> list[FloatArray]:
+def session_scores(errors: Sequence[ArrayLike], *, stated_shift: float = 0.0) -> list[FloatArray]:
     """Return groups of scores for ``group_quantile`` that cover a fresh item's median in a fresh session.
 
     The median over an item's passes is the figure to be covered, so its error is the score: the spread of single
     passes would count noise that a median leaves out. A fresh session may shift all items together; how far is taken
     from the shifts between the passes, each of which goes through all items. A group is the item's error under each
-    of these shifts.
+    of these shifts. Passes that follow each other may show less than sessions hours apart: where they spread less than
+    ``stated_shift``, each is widened by a normal distribution of what is missing.
 
     Args:
         errors: Signed errors (logarithms of measured over predicted) of each held-out item, one for each pass.
+        stated_shift: Standard deviation of the shift of later sessions, as known from elsewhere; 0 for the passes' own.
     """
-    return [np.abs(row) for row in session_errors(errors)]
+    return [np.abs(row) for row in session_errors(errors, stated_shift=stated_shift)]
 
 
-def session_errors(errors: Sequence[ArrayLike]) -> list[FloatArray]:
+def session_errors(errors: Sequence[ArrayLike], *, stated_shift: float = 0.0) -> list[FloatArray]:
     """Return the groups of ``session_scores`` with their signs, for one-sided bounds."""
     medians = np.nanmedian(_table(errors), axis=1)
-    return list(medians[:, None] + pass_shifts(errors))
+    shifts = pass_shifts(errors)
+    shown = float(np.sum(shifts**2)) / max(len(shifts) - 1, 1)
+    missing = max(0.0, stated_shift**2 - shown) ** 0.5
+    if missing > 0.0:
+        shifts = (shifts[:, None] + missing * _normal_points()).ravel()
+    return list(medians[:, None] + shifts)
+
+
+def _normal_points() -> FloatArray:
+    """Return equally likely points with mean 0 and variance 1 that stand for the standard normal distribution."""
+    points = np.array([NormalDist().inv_cdf((place + 0.5) / _NORMAL_POINTS) for place in range(_NORMAL_POINTS)])
+    scaled: FloatArray = points / np.sqrt(np.mean(points**2))
+    return scaled
 
 
 def error_parts(errors: Sequence[ArrayLike]) -> ErrorParts | None:

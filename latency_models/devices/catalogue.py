@@ -40,7 +40,8 @@ class DeviceSpec:
 
     ``ram_mb`` is what is built in, ``usable_memory_mb`` what one app may hold. ``prior_factor`` is how far, as a ratio,
     an uncalibrated prediction is stated to be off either way. ``crossing_ms`` is the time of handing tensors from one
-    compute unit to another.
+    compute unit to another. ``session_shift`` is by how much, as a ratio, whole sessions are known to differ from an
+    earlier one (standard deviation); None where that is not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DeviceSpec:
     prior_factor: Figure
     crossing_ms: Figure
     units: tuple[UnitSpec, ...]
+    session_shift: Figure | None = None
 
     def __post_init__(self) -> None:
         if not self.units:
@@ -135,6 +137,7 @@ class _Listing:
     chip: str
     ram_mb: Figure
     usable_memory_mb: Figure
+    session_shift: Figure | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -193,6 +196,7 @@ def _device(name: str) -> DeviceSpec:
         prior_factor=chip.prior_factor,
         crossing_ms=chip.crossing_ms,
         units=chip.units,
+        session_shift=listing.session_shift,
     )
 
 

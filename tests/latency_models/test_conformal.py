@@ -20,6 +20,7 @@ from latency_models.conformal import (
     needed,
     pass_shifts,
     ratio_interval,
+    session_errors,
     session_scores,
     weighted_quantile,
 )
@@ -278,6 +279,32 @@ def test_session_scores_cover_the_median_of_a_fresh_item_in_a_shifted_session() 
     # Four standard errors of 600 are 0.05.
     assert np.mean(hits) >= 0.9 - 0.05
     assert np.mean(plain) < 0.85
+
+
+def test_stated_shift_covers_a_later_session_that_the_passes_do_not_show() -> None:
+    generator = np.random.default_rng(13)
+    hits, plain = [], []
+    for _ in range(600):
+        errors = generator.normal(size=(31, 1)) + 0.1 * generator.normal(size=(31, 3))
+        fresh = abs(np.median(errors[30]) + 1.5 * generator.normal())
+        hits.append(fresh <= group_quantile(session_scores(errors[:30], stated_shift=1.5), 0.9, interpolated=True))
+        plain.append(fresh <= group_quantile(session_scores(errors[:30]), 0.9, interpolated=True))
+    # Four standard errors of 600 are 0.05.
+    assert 0.9 - 0.05 <= np.mean(hits) <= 0.9 + 0.05
+    assert np.mean(plain) < 0.75
+
+
+def test_stated_shift_adds_nothing_to_passes_that_show_as_much() -> None:
+    errors = [[0.0, 0.1, 0.3], [-5.0, -4.9, -4.7], [1.0, 1.1, 1.3]]
+    assert [row.tolist() for row in session_errors(errors, stated_shift=0.1)] == [
+        row.tolist() for row in session_errors(errors)
+    ]
+
+
+@given(shift=st.floats(0.0, 0.5), errors=st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), min_size=2))
+def test_shifts_of_a_session_have_at_least_the_stated_spread(shift: float, errors: list[list[float]]) -> None:
+    (first, *_) = session_errors(errors, stated_shift=shift)
+    assert np.mean((first - np.median(errors[0])) ** 2) >= 2 / 3 * shift**2 - 1e-12  # of 3 passes, 2 are free
 
 
 def test_error_parts_are_found_again() -> None:
