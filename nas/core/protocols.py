@@ -129,7 +129,7 @@ class Executor(Protocol):
         ...
 
     def room(self, resources: Resources | None = None) -> int:
-        """Return how many more items would start at once."""
+        """Return how many more items would start at once; below 0 how many wait."""
         ...
 
     def close(self) -> None:

@@ -44,7 +44,6 @@ class AsynchronousSearch:
     pending: set[Identity] = field(default_factory=set)
     running_price: float = 0.0
     unwritten: list[Evaluation] = field(default_factory=list)
-    _latest: Proposal | None = None
 
     def run(self) -> Stop:
         """Replay the journal, then go on until something stops the search and nothing is running."""
@@ -78,7 +77,7 @@ class AsynchronousSearch:
                 return "evaluations"
             if ledger.idle >= ledger.patience:
                 return "patience"
-            room = self.judges.room(self._latest)
+            room = self.judges.room()
             proposals = self.engine.ask(min(affordable, room)) if room > 0 else []
             if not proposals:
                 return "exhausted"
@@ -100,7 +99,6 @@ class AsynchronousSearch:
             self.unwritten.append(evaluation)
             self.engine.tell([evaluation])
             return
-        self._latest = proposal
         self.running[number] = replace(draw, proposal=proposal)
         self.pending.add(identity(proposal))
         self.running_price += ledger.level(proposal).price

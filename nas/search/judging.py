@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# An engine may want only what is busy, say trainings on the one GPU, while there is room for other work: it is asked on
+# until this many wait. More would be chosen with less knowledge.
+MOST_WAITING = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityLevel:
@@ -75,6 +79,7 @@ class Judges:
     def __init__(self, executor: Executor, levels: Sequence[QualityLevel]) -> None:
         self._executor = executor
         self._tasks = [(partial(judge, level.estimator), level.resources) for level in levels]
+        self._kinds = tuple(dict.fromkeys(level.resources for level in levels))
         self._search = object()  # an executor may still hold what an interrupted search has submitted
         executor.prepare([level.resources for level in levels if level.resources is not None])
 
@@ -91,9 +96,14 @@ class Judges:
             finished = [(number, _outcome(result)) for (search, number), result in results if search is self._search]
         return finished
 
-    def room(self, proposal: Proposal | None = None) -> int:
-        """Return how many more candidates would start at once: of the kind of ``proposal``, if given."""
-        return self._executor.room(None if proposal is None else self._task(proposal)[1])
+    def room(self) -> int:
+        """Return how many more candidates to ask for: as many as would start at once, whatever they reserve.
+
+        Up to ``MOST_WAITING`` may wait for one kind of task while there is room for another.
+        """
+        rooms = [self._executor.room(resources) for resources in self._kinds]
+        waiting = sum(max(0, -room) for room in rooms)
+        return sum(max(0, room) for room in rooms) if waiting < MOST_WAITING else 0
 
     def _task(self, proposal: Proposal) -> tuple[Callable[[Architecture], Outcome], Resources | None]:
         """Return the function that judges a candidate and what it reserves."""

@@ -62,7 +62,7 @@ def test_serial_executor_runs_dear_items_one_for_each_wait_in_order() -> None:
     executor = SerialExecutor(together_s=0.0)
     for item in (3, 1, 2):
         executor.submit(f"item {item}", lambda item: called.append(item) or item * item, item)
-    assert executor.room() == 0
+    assert executor.room() == -2
     assert executor.wait() == [("item 3", 9)]
     assert called == [3]
     assert [executor.wait(), executor.wait()] == [[("item 1", 1)], [("item 2", 4)]]
@@ -228,7 +228,7 @@ def test_tasks_of_both_kinds_run_side_by_side(ray_executor: RayExecutor, tmp_pat
 
     for number in range(3):
         ray_executor.submit(("training", number), train, number, Resources(gpus=1))
-    assert ray_executor.room(Resources(gpus=1)) == 0
+    assert ray_executor.room(Resources(gpus=1)) == -2
     assert ray_executor.wait() == [(("training", 0), True)]
     ray_executor.submit(("score", 0), score, 7)
     results: dict[Any, Any] = {}

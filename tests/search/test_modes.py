@@ -11,17 +11,20 @@ from problem import AdditiveProblem, FlatSpace, MemoryJournal, without_times
 
 from nas.core.cost import Budget
 from nas.core.errors import BudgetError, InputError, NasError
+from nas.core.evaluation import Proposal
+from nas.core.resources import Resources
 from nas.core.rng import RandomStreams
 from nas.runs.journal import Journal
 from nas.runs.outcomes import Outcomes
 from nas.search import engines, search
 from nas.search.executors.serial import SerialExecutor
+from nas.search.judging import MOST_WAITING, QualityLevel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nas.core.evaluation import FinishedOutcome
+    from nas.core.evaluation import Evaluation, FinishedOutcome
     from nas.search import SearchResult
 
 LIMIT = Budget(latency_ms=190.0)
@@ -55,7 +58,7 @@ class MixingExecutor(SerialExecutor):
         return super().wait()
 
     def room(self, resources: Any = None) -> int:  # noqa: ARG002  # the protocol's
-        return max(0, self.workers - len(self._queue))
+        return self.workers - len(self._queue)
 
 
 class MemoryOutcomes:
@@ -185,6 +188,68 @@ def test_free_worker_gets_the_next_candidate_before_the_slow_one_ends() -> None:
     judged = [record for record in result.evaluations if record.state == "complete"]
     assert judged[-1].proposal.note["asked"] == 0
     assert len(judged) == 24
+
+
+class TwoKinds(SerialExecutor):
+    """One place for tasks with a GPU and two for others; ``finish`` says which kind ends next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[Resources | None] = []
+        self.most: dict[Resources | None, int] = {}
+
+    def submit(self, key: Any, function: Any, item: Any, resources: Resources | None = None) -> None:
+        super().submit(key, function, item)
+        self.kinds.append(resources)
+        self.most[resources] = max(self.most.get(resources, 0), self.kinds.count(resources))
+
+    def wait(self) -> list[tuple[Any, Any]]:
+        place = next((at for at, kind in enumerate(self.kinds) if kind is None), 0)  # trainings are slow
+        self._queue.rotate(-place)
+        del self.kinds[place]
+        key, function, item = self._queue.popleft()
+        self._queue.rotate(place)
+        return [(key, function(item))]
+
+    def room(self, resources: Resources | None = None) -> int:
+        return (2 if resources is None else 1) - self.kinds.count(resources)
+
+
+class EveryThirdTrained:
+    """Proposes the space in order, every third architecture for the dear level."""
+
+    def __init__(self, space: FlatSpace) -> None:
+        self.script = [Proposal(architecture=one, level=0 if at % 3 else None) for at, one in enumerate(space.all())]
+
+    def ask(self, count: int) -> list[Proposal]:
+        taken, self.script = self.script[:count], self.script[count:]
+        return taken
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Learn nothing."""
+
+
+def test_cheap_scores_go_on_while_some_trainings_wait() -> None:
+    problem, executor = AdditiveProblem(FlatSpace(3, 5)), TwoKinds()
+    gpu = Resources(gpus=1)
+    result = search(
+        problem.space,
+        EveryThirdTrained(problem.space),
+        cost_model=problem.prices,
+        quality_estimator=[
+            QualityLevel(estimator=problem, price=0.1),
+            QualityLevel(estimator=problem, resources=gpu),
+        ],
+        budget=Budget(),
+        journal=MemoryJournal(),
+        evaluations=1000,
+        executor=executor,
+        mode="asynchronous",
+    )
+    scored_before_first_training = [one.at_highest_level for one in result.evaluations].index(True)
+    assert scored_before_first_training >= 2 * MOST_WAITING
+    assert MOST_WAITING <= executor.most[gpu] <= MOST_WAITING + 2
+    assert (result.stopped, len(result.evaluations)) == ("exhausted", problem.space.count())
 
 
 def test_engine_is_told_in_the_order_of_the_asking_when_the_search_goes_on() -> None:

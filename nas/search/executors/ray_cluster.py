@@ -174,7 +174,7 @@ class RayExecutor:
         return results
 
     def room(self, resources: Resources | None = None) -> int:
-        """Return how many more items would start at once, were nothing else running on the cluster.
+        """Return how many more items would start at once, were nothing else running; below 0 how many wait.
 
         Raises:
             UnavailableError: Ray cannot start, or was lost.
@@ -185,7 +185,7 @@ class RayExecutor:
         per_task = max((lane.items_per_task for lane in lanes), default=1)
         taken = sum(lane.under_way + len(lane) for lane in lanes)
         with _losses():
-            return max(0, per_task * self._slots(resources) - taken)
+            return per_task * self._slots(resources) - taken
 
     def _start(self) -> None:
         import ray

@@ -70,8 +70,8 @@ class SerialExecutor:
         return results
 
     def room(self, resources: Resources | None = None) -> int:  # noqa: ARG002  # the protocol's
-        """Return 1 while nothing is submitted."""
-        return 0 if self._queue else 1
+        """Return 1 while nothing is submitted, and one less for every item."""
+        return 1 - len(self._queue)
 
     def close(self) -> None:
         """Forget what was submitted."""
