@@ -33,9 +33,9 @@ class OptunaEngine(Section):
 
 
 class ModelBasedEngine(Section):
-    """Quality model with neighbour interactions, whose posterior draws are solved exactly on the cost table."""
+    """Learned quality, solved exactly on the cost table; what is expected to add most hypervolume is judged."""
 
-    type: Literal["model_based"]
+    type: Literal["model_based"] = "model_based"
     start: Count = 24
     pairs: bool = True
     residual: bool = True
@@ -99,7 +99,7 @@ class SearchSection(Section):
     (``nas.search.sensitivities``).
     """
 
-    engine: Annotated[Engine, Field(discriminator="type")] = OptunaEngine()
+    engine: Annotated[Engine, Field(discriminator="type")] = ModelBasedEngine()
     evaluations: Count = 256
     batch: Count = 16
     mode: Literal["synchronous", "asynchronous"] = "synchronous"

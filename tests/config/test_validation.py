@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nas.config.run import load_run
+from nas.config.search import SearchSection
 from nas.config.templates import TEMPLATES, read_template
 from nas.core.errors import ConfigError
 
@@ -104,3 +105,13 @@ def test_templates_are_valid_and_survive_being_resolved(tmp_path: Path, name: st
 
     config = load_run(write(tmp_path, read_template(name)))
     assert load_run(write(tmp_path, resolved_text(config))) == config
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates_search_by_the_default_engine(tmp_path: Path, template: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(read_template(template))
+    search = load_run(path).search
+    assert search is not None
+    assert search.engine == SearchSection().engine
+    assert search.engine.type == "model_based"
