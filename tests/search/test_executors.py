@@ -18,6 +18,7 @@ from nas.core.evaluation import Proposal, WorkerFailure
 from nas.core.resources import Resources
 from nas.runs.journal import Journal
 from nas.search import search
+from nas.search.executors import ray_cluster
 from nas.search.executors.ray_cluster import RayExecutor
 from nas.search.executors.serial import SerialExecutor
 from nas.search.judging import QualityLevel
@@ -117,6 +118,7 @@ from random import Random
 from time import sleep
 
 from nas.search import search
+from nas.search.executors import ray_cluster
 from nas.search.executors.ray_cluster import RayExecutor
 
 random = Random(0)
@@ -235,6 +237,21 @@ def test_tasks_of_both_kinds_run_side_by_side(ray_executor: RayExecutor, tmp_pat
     while len(results) < 3:
         results |= dict(ray_executor.wait())
     assert results == {("training", 1): True, ("training", 2): True, ("score", 0): 7}
+
+
+@pytest.mark.slow
+def test_search_does_not_wait_for_ever_for_a_lost_node(
+    ray_executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ray_executor is not None
+    executor = RayExecutor()
+    executor.prepare(())
+    executor.submit("training", time.sleep, 3.0, Resources(gpus=1))
+    monkeypatch.setattr(ray_cluster, "LOOK_AT_NODES_S", 0.2)
+    monkeypatch.setattr(ray_cluster, "GIVE_UP_S", 0.4)
+    monkeypatch.setattr(executor, "_node_resources", lambda: [{"CPU": 2.0}])
+    with pytest.raises(UnavailableError, match=r"lost every node that can run a task which reserves .* 1 GPUs"):
+        executor.wait()
 
 
 @dataclass(frozen=True)

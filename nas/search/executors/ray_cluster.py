@@ -42,6 +42,9 @@ TASKS_PER_SLOT = 2
 # Ray sends arguments of up to 100 kB with the task (max_direct_call_object_size) and keeps larger ones in its store.
 INLINE_BYTES = 64 * 1024
 CONNECT_S = 10.0
+# How often it is looked whether any node is left while nothing ends, and how long one that was lost is waited for.
+LOOK_AT_NODES_S = 30.0
+GIVE_UP_S = 600.0
 # How long a list of the cluster's nodes is believed.
 _NODES_S = 1.0
 
@@ -93,6 +96,7 @@ class RayExecutor:
         self._lanes: dict[tuple[int, Resources], Lane] = {}
         self._remotes: dict[int, tuple[Any, Any]] = {}  # by lane: the task, and the function as it travels
         self._tasks: dict[Any, tuple[Lane, list[Item]]] = {}
+        self._lost_since: float | None = None
         self._nodes: tuple[float, list[dict[str, float]]] = (-_NODES_S, [])
 
     def __enter__(self) -> RayExecutor:
@@ -150,7 +154,7 @@ class RayExecutor:
         """Return what has finished since the last call; items whose worker died on every try are ``WorkerFailure``.
 
         Raises:
-            UnavailableError: Ray cannot start, or was lost.
+            UnavailableError: Ray cannot start, or was lost, or every node that can run a task was.
             ValueError: Nothing was submitted.
             Exception: Whatever the function raised on a worker, as its own type.
         """
@@ -248,9 +252,37 @@ class RayExecutor:
         """Wait for a task to end; return all that have."""
         import ray
 
-        first, rest = ray.wait(list(self._tasks), num_returns=1)
+        first: list[Any] = []
+        while not first:
+            first, rest = ray.wait(list(self._tasks), num_returns=1, timeout=LOOK_AT_NODES_S)
+            if not first:
+                self._check_nodes()
         more, _ = ray.wait(rest, num_returns=len(rest), timeout=0) if rest else ([], [])
         return [*first, *more]
+
+    def _check_nodes(self) -> None:
+        """Give up when for a long time no node has been left that can run what is under way: it would wait for ever.
+
+        Raises:
+            UnavailableError: There is none.
+        """
+        nodes, now = self._node_resources(), time.monotonic()
+        lost = [
+            lane.resources
+            for lane in self._lanes.values()
+            if lane.tasks and not self._grows and not any(_fits(lane.resources, node) for node in nodes)
+        ]
+        if not lost:
+            self._lost_since = None
+        elif self._lost_since is None:
+            self._lost_since = now
+            logger.warning("no node is left for tasks that reserve %s; waiting for one to join", lost[0])
+        elif now - self._lost_since > GIVE_UP_S:
+            raise UnavailableError(
+                f"the cluster lost every node that can run a task which reserves {lost[0]}, and none has joined for "
+                f"{GIVE_UP_S:.0f} s",
+                hint="add a node and run the same command again: what was finished is kept",
+            )
 
     def _results(self, reference: Any, lane: Lane, items: list[Item]) -> list[tuple[Hashable, Any]]:
         """Return the results of a task that has ended; none when its items are tried again one by one."""
