@@ -65,7 +65,7 @@ class AsynchronousSearch:
             self.asked = note(record, "asked") + 1
         ledger.remember(records)
         if records:
-            ledger.progress.update(round(ledger.paid), ledger.evaluations, "going on from the journal")
+            ledger.progress.update(int(ledger.paid), ledger.evaluations, "going on from the journal")
             logger.info("going on after %d evaluations", len(records))
 
     def _fill(self) -> Stop:

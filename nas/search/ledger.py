@@ -162,7 +162,7 @@ class Ledger:
         score = "failed" if latest.quality is None else f"quality {latest.quality.score:.3g}"
         by = "" if len(self.levels) == 1 else f" by {self.level(latest.proposal).estimator.name}"
         took = f"in {latest.seconds:.1f} s; {self.screened} screened out"
-        self.progress.update(round(paid), self.evaluations, f"{latest.architecture.digest[:8]}: {score}{by} {took}")
+        self.progress.update(int(paid), self.evaluations, f"{latest.architecture.digest[:8]}: {score}{by} {took}")
 
 
 def identity(proposal: Proposal) -> Identity:

@@ -116,7 +116,7 @@ class SynchronousSearch:
             ledger.remember(told)
         ledger.idle = note(batches[last][0], "idle")
         paid = ledger.paid + ledger.price_of(batches[last])
-        ledger.progress.update(round(paid), ledger.evaluations, "going on from the journal")
+        ledger.progress.update(int(paid), ledger.evaluations, "going on from the journal")
         logger.info("going on after %d evaluations in %d batches", sum(map(len, batches.values())), last + 1)
         return last, batches[last]
 

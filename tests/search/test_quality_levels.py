@@ -35,6 +35,17 @@ class Shifted:
         return replace(quality, score=quality.score + 100.0, estimator=self.name)
 
 
+class Told:
+    """A progress that remembers how far it was told to be."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        assert done <= total, message
+        self.done.append(done)
+
+
 class LevelScript:
     """Proposes (options, level) pairs in order; started afresh it skips what it is told."""
 
@@ -103,9 +114,11 @@ def test_prices_that_no_float_holds_add_up() -> None:
 def test_search_ends_less_than_one_price_over_what_it_may_pay() -> None:
     problem = AdditiveProblem()
     script = [((4, 4, 4, 4), 0), *((options, None) for options in designs(20))]
-    result = run(problem, script, evaluations=2, batch=16)
+    progress = Told()
+    result = run(problem, script, evaluations=2, batch=16, progress=progress)
 
     assert (result.complete, result.judged_below) == (2, 1)
+    assert progress.done == [0, 1, 2]
 
 
 def test_same_architecture_at_two_levels_is_no_duplicate() -> None:
