@@ -59,7 +59,9 @@ def make_engine(
         return engine
     ratio = context.config.quality.ratio if context.config.quality.type == "levels" else None
     prices = [level.price for level in levels]
-    return SuccessiveHalving(engine, space, models, context.streams, prices=prices, budget=budget, ratio=ratio)
+    return SuccessiveHalving(
+        engine, space, models, context.streams, prices=prices, costs=costs, budget=budget, ratio=ratio
+    )
 
 
 def level_summaries(levels: Sequence[QualityLevel], evaluations: Sequence[Evaluation]) -> tuple[LevelSummary, ...]:

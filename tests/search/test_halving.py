@@ -59,7 +59,9 @@ def run(
         "evaluations": 12,
         "batch": 6,
     }
-    halving = SuccessiveHalving(inner, problem.space, models, streams, prices=prices, budget=LIMIT, ratio=ratio)
+    halving = SuccessiveHalving(
+        inner, problem.space, models, streams, prices=prices, costs=costs, budget=LIMIT, ratio=ratio
+    )
     return search(problem.space, halving, **{**arguments, **changes})
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from nas.core.evaluation import Evaluation
     from nas.core.protocols import SearchEngine, SearchSpace
     from nas.core.rng import RandomStreams
-    from nas.search.exact.tables import FloatArray, SlotSum
+    from nas.search.exact import SearchCosts, SlotSum
+    from nas.search.exact.tables import FloatArray
     from nas.search.levels import LevelModels
 
     Row = tuple[int, ...]
@@ -38,6 +39,7 @@ _MOST_BELOW = 30.0
 _MOST_AGREEMENT = 0.99
 _TRIES = 1000
 _DRAWS = 8
+_MOST_LABELS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class SuccessiveHalving:
         models: What is learned from the levels; the engine may take hints from it.
         streams: The run's random streams.
         prices: Of the levels, in evaluations of the highest, rising to 1.
+        costs: Known costs by slot and option.
         budget: Limits, where gains are measured from.
         ratio: Candidates judged at a level for one at the next; learned when left out.
     """
@@ -64,6 +67,7 @@ class SuccessiveHalving:
         streams: RandomStreams,
         *,
         prices: Sequence[float],
+        costs: SearchCosts,
         budget: Budget,
         ratio: float | None = None,
     ) -> None:
@@ -72,6 +76,7 @@ class SuccessiveHalving:
         self._models = models
         self._streams = streams
         self._prices = tuple(prices)
+        self._costs = costs
         self._budget = budget
         self._ratio = ratio
         self._highest = len(self._prices) - 1
@@ -79,6 +84,7 @@ class SuccessiveHalving:
         self._counts = [0] * len(self._prices)  # asked or told, screened ones left out
         self._batch = 0
         self._draws: dict[int, list[SlotSum]] = {}  # of this batch, by level
+        self._best_new: float | None = None  # gain of this batch's best unknown candidate at the highest level
 
     def ask(self, count: int) -> list[Proposal]:
         """Propose up to ``count`` candidates, each with its level."""
@@ -98,7 +104,6 @@ class SuccessiveHalving:
             level = self._highest if evaluation.at_highest_level else int(evaluation.proposal.level or 0)
             known = self._known.setdefault(row, _Known(proposal=evaluation.proposal))
             self._enter(known, level)
-            known.cost = (evaluation.cost.latency_ms, evaluation.cost.peak_memory_mb)
             if evaluation.state == "screened":
                 self._counts[level] -= 1
             elif evaluation.quality is not None:
@@ -108,7 +113,7 @@ class SuccessiveHalving:
             told.append(evaluation if level == self._highest else _only_known(evaluation))
         self._engine.tell(told)
         self._batch += 1
-        self._draws = {}
+        self._draws, self._best_new = {}, None
 
     def _next(self) -> Proposal | None:
         level = self._highest
@@ -120,7 +125,8 @@ class SuccessiveHalving:
             checked = self._checked(level)
             if checked is not None:
                 return checked
-        return self._new(level) or self._promoted(self._highest)
+        left = self._left_behind() if level == self._highest else None
+        return left or self._new(level) or self._promoted(self._highest)
 
     def _new(self, level: int) -> Proposal | None:
         """Return the inner engine's next candidate that is not known yet."""
@@ -137,12 +143,29 @@ class SuccessiveHalving:
 
     def _promoted(self, level: int) -> Proposal | None:
         """Return the candidate of lower levels that is expected to add most hypervolume at ``level``."""
-        waiting = [row for row, known in self._known.items() if known.judged and max(known.levels) < level]
+        waiting = self._waiting(level)
         below = [row for row in waiting if level - 1 in self._known[row].judged] or waiting
         if not below:
             return None
         gains = self._gains(below, level)
         return self._proposed(below[int(np.argmax(gains))], level)
+
+    def _left_behind(self) -> Proposal | None:
+        """Return what waits below a useless level and is as good as what a new candidate can be expected to be."""
+        waiting, model = self._waiting(self._highest), self._models.model(self._highest)
+        if not waiting or model is None:
+            return None
+        if self._best_new is None:
+            front = self._costs.front(model.mean(), self._budget, max_labels=_MOST_LABELS)
+            rows = [tuple(row) for row in front.options.tolist() if tuple(row) not in self._known]
+            self._best_new = float(self._gains(rows, self._highest).max()) if rows else 0.0
+        gains = self._gains(waiting, self._highest)
+        best = int(np.argmax(gains))
+        return self._proposed(waiting[best], self._highest) if gains[best] > self._best_new else None
+
+    def _waiting(self, level: int) -> list[Row]:
+        """Return what was judged below ``level`` and was not proposed at it or above."""
+        return [row for row, known in self._known.items() if known.judged and max(known.levels) < level]
 
     def _gains(self, rows: list[Row], level: int) -> FloatArray:
         """Return the hypervolume that ``rows`` are expected to add to what was asked or told at ``level``."""
@@ -150,9 +173,10 @@ class SuccessiveHalving:
             model = self._models.model(level)
             generator = self._streams.numpy(f"halving/{level}", self._batch)
             self._draws[level] = [] if model is None else [model.draw(generator) for _ in range(_DRAWS)]
-        others = [row for row, known in self._known.items() if level in known.levels and known.cost is not None]
+        others = [row for row, known in self._known.items() if level in known.levels]
         every = stack([*rows, *others], len(rows[0]))
-        costs = np.array([self._known[row].cost for row in (*rows, *others)])
+        scored = self._costs.score(every)
+        costs = np.column_stack([scored.latency_ms, scored.peak_memory_mb])
         total = np.zeros(len(rows))
         for quality in self._draws[level]:
             points = np.column_stack([costs, -quality.total(every)])
@@ -198,7 +222,6 @@ class _Known:
     """A candidate: the levels it was proposed at, and those that gave a quality."""
 
     proposal: Proposal
-    cost: tuple[float, float] | None = None
     levels: set[int] = field(default_factory=set)
     judged: set[int] = field(default_factory=set)
 
