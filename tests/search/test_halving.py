@@ -125,6 +125,18 @@ def test_failures_below_are_not_promoted() -> None:
     assert [one.proposal.level for one in again.evaluations if one.architecture.digest == failing] == [0]
 
 
+def test_killed_anywhere_it_resumes_though_the_source_has_become_useless() -> None:
+    settings: dict[str, Any] = {"engine": "regularised", "informative": False, "evaluations": 36}
+    whole = run(AdditiveProblem(space=SPACE), **settings).evaluations
+    for kept in (len(whole) // 2, len(whole) - 3):
+        journal = MemoryJournal(capacity=kept)
+        with pytest.raises(KeyboardInterrupt):
+            run(AdditiveProblem(space=SPACE), **settings, journal=journal)
+        result = run(AdditiveProblem(space=SPACE), **settings, journal=MemoryJournal(journal.records))
+
+        assert without_times(result.evaluations) == without_times(whole)
+
+
 @pytest.mark.parametrize("engine", ["model_based", "random", "regularised"])
 def test_killed_anywhere_it_resumes_to_the_same_journal(engine: str) -> None:
     whole = run(AdditiveProblem(space=SPACE), engine=engine, evaluations=8).evaluations
