@@ -23,6 +23,7 @@ from nas.search.candidates import Candidates
 from nas.search.exact import SlotSum, TabulatedCosts, dominance
 from nas.search.exact.tables import stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
+from nas.search.posterior import option_traits
 from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class ModelBasedSearch:
         self._budget = budget
         self._hints = hints
         self._hint_ms = costs.hint_ms
-        self._traits = _traits(space)
+        self._traits = option_traits(space)
         self._rows: list[tuple[int, ...]] = []
         self._scores: list[float] = []
         self._errors: list[float] = []
@@ -256,19 +257,6 @@ class _Batch:
     model: QualityModel | None = None
     candidates: Candidates | None = None
     left: int = 0
-
-
-def _traits(space: SearchSpace) -> tuple[FloatArray, ...]:
-    """Return which values of choices the options of each slot have.
-
-    Choices are named ``slot.choice``; the same choice in another slot is the same trait.
-    """
-    options = [
-        [{(name.rpartition(".")[2], value) for name, value in option.items()} for option in space.options(slot)]
-        for slot in space.slots()
-    ]
-    every = sorted({trait for slot in options for traits in slot for trait in traits}, key=repr)
-    return tuple(np.array([[float(trait in traits) for trait in every] for traits in slot]) for slot in options)
 
 
 def _start_designs(costs: SearchCosts, budget: Budget, streams: RandomStreams, count: int) -> list[tuple[int, ...]]:
