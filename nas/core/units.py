@@ -156,6 +156,11 @@ def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def probability(value: float) -> str:
+    """Return a probability with three digits; never 1, which no error model can tell."""
+    return ">0.999" if value >= 0.9995 else f"{value:.3f}"
+
+
 def budget_words(budget: Budget | DeviceBudget) -> str:
     """Return the limits of a budget in words, empty where it has none."""
     parts = []

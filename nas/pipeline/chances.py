@@ -10,6 +10,7 @@ from latency_models.joint_table import JointCostTable
 from latency_models.meeting import Meeting, Moved
 from nas.core.architecture import Architecture
 from nas.core.pareto import ParetoFront
+from nas.core.units import probability
 from nas.runs.front import DeviceChances, MemberChance
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def chance_words(chances: Sequence[DeviceChances], digest: str) -> str:
     """Return the probabilities of one member in words, empty without any."""
     found = [(item, item.of(digest)) for item in chances]
     return "; ".join(
-        f"keeps the limits of {item.device} with probability {member.known:.3f} ({item.basis})"
+        f"keeps the limits of {item.device} with probability {probability(member.known)} ({item.basis})"
         for item, member in found
         if member is not None
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nas.core.units import budget_words
+from nas.core.units import budget_words, probability
 
 if TYPE_CHECKING:
     from nas.core.cost import CostEstimate, DeviceCost
@@ -24,7 +24,7 @@ def chance_cells(digest: str, front: FrontFile) -> str:
     one, cells = len(front.chances) == 1, []
     for item in front.chances:
         found = item.of(digest)
-        text = "-" if found is None else f"{found.known:.3f}"
+        text = "-" if found is None else probability(found.known)
         cells.append(f"{text:>{_width(item.device, one)}}")
     return "".join(cells)
 

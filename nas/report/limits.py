@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.core.units import budget_words, latency, latency_with_interval, memory, memory_with_interval
+from nas.core.units import budget_words, latency, latency_with_interval, memory, memory_with_interval, probability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,12 +83,11 @@ def _chance_facts(front: FrontFile, digest: str) -> Iterator[Fact]:
         if found is None:
             continue
         limits = budget_words(budgets.get(item.device, front.budget))
-        allowing = (
-            "" if found.after_selection is None else f"; {found.probability:.3f} before allowing for the selection"
-        )
+        before = f"; {probability(found.probability)} before allowing for the selection"
+        allowing = "" if found.after_selection is None else before
         yield Fact(
             label=f"Probability that {item.device} keeps the limits",
-            value=f"{found.known:.3f}",
+            value=probability(found.known),
             detail=f"{limits}; {item.basis}{allowing}",
             origin="predicted",
             tone=_tone(item, found.known),

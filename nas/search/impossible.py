@@ -64,7 +64,7 @@ def contradiction_error(
             f"{which} cannot {'both' if len(names) == 2 else 'all'} hold: some architecture of {space} keeps each, "
             "none keeps them together"
         )
-    message += f"; the smallest violation is {_percent(found.relaxation)} over every limit at once"
+    message += f"; the smallest violation is {_over(found.relaxation)} every limit at once"
     problems = tuple(Problem(path=_path(item.name), message=_needs(item, budget)) for item in found.limits)
     return BudgetError(message, hint=_hint(found, budget), problems=problems)
 
@@ -73,7 +73,7 @@ def _alone(item: BindingLimit, budget: Budget) -> str:
     end = _end(item, budget)
     return (
         f"{item.name} allows {_amount(item, item.allowed)}, the least of any is {_amount(item, item.least)}"
-        f"{f' ({end})' if end else ''}, {_percent(item.least / item.allowed - 1.0)} over"
+        f"{f' ({end})' if end else ''}, {_over(item.least / item.allowed - 1.0)} it"
     )
 
 
@@ -117,5 +117,7 @@ def _path(name: str) -> str:
     return f"devices.{device}.budget.{limit}" if device else f"budget.{limit}"
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
+def _over(share: float) -> str:
+    if share >= 9.0:
+        return f"{1.0 + share:,.0f} times"
+    return f"{share:.0%} over" if share >= 0.1 else f"{100 * share:.2g}% over"

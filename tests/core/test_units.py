@@ -9,6 +9,7 @@ from nas.core.units import (
     megabytes,
     memory,
     milliseconds,
+    probability,
     quantity,
     ratio,
     significant,
@@ -114,3 +115,8 @@ def test_a_quantity_splits_into_number_and_unit(text: str, number: float, unit: 
 def test_what_is_no_single_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         quantity(text)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.9499, "0.950"), (0.99949, "0.999"), (0.9999, ">0.999"), (0.0, "0.000")])
+def test_no_probability_is_shown_as_certain(value: float, text: str) -> None:
+    assert probability(value) == text

@@ -34,7 +34,7 @@ def test_a_limit_below_every_architecture_is_named_with_the_least_figure() -> No
     assert error.exit_code == 4
     assert error.message == (
         "no architecture of small/1 meets the budget: latency_ms allows 8 ms, the least of any is 10 ms (the upper end "
-        "of its 90% interval), 25% over; the smallest violation is 25% over every limit at once"
+        "of its 90% interval), 25% over it; the smallest violation is 25% over every limit at once"
     )
     assert error.hint == (
         "the binding limit is latency_ms: allow at least latency_ms 10 ms; or lower budget.coverage, or calibrate with "
