@@ -2,8 +2,8 @@
 
 A line holds one evaluation: its architecture as one line of text, its costs with intervals, and no split of the cost
 by block or phase, which the cost table gives again. Lines of earlier versions, with the split and with the choices as
-an object, are read as well. The file is decoded as a whole, straight into the dataclasses, which takes a fifth of the
-time of ``nas.core.schema``; that one reads it line by line where something is wrong, so as to say what and where.
+an object, are read as well. The file is decoded as a whole, straight into the dataclasses, for speed
+(benchmarks/journal_speed.py); where something is wrong ``nas.core.schema`` reads it line by line and says what.
 """
 
 from __future__ import annotations
