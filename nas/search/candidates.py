@@ -105,8 +105,9 @@ def reference(candidates: FloatArray, known: FloatArray, budget: Budget) -> Floa
     columns.append(known[:, 2] if len(known) else np.zeros(1))
     corner = []
     for column, limit in zip(columns, (budget.latency_ms, budget.peak_memory_mb, None), strict=True):
-        spread = float(np.ptp(column)) or 1.0
-        corner.append(float(column.max()) + 0.1 * spread if limit is None else limit)
+        beyond = float(column.max()) + 0.1 * (float(np.ptp(column)) or 1.0)
+        # With several devices latency is that of the slowest, and the limit that of the first.
+        corner.append(beyond if limit is None or limit < column.max() else limit)
     return np.array(corner)
 
 
