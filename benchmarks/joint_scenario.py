@@ -54,6 +54,13 @@ DEVICE = "iphone16_pro_max"
 SHARES = (0.1, 0.3, 0.6)
 WEIGHTS = (0.0, 0.25, 1.0)
 
+PARTS = ("exact", "search", "supernet")
+SETTINGS = {
+    "exact": ("seeds",),
+    "search": ("search_seeds", "evaluations"),
+    "supernet": ("supernet_steps", "pool"),
+}
+
 Points = list[tuple[float, float, float]]
 
 
@@ -67,21 +74,27 @@ def main() -> None:
     parser.add_argument("--supernet-steps", type=int, default=600)
     parser.add_argument("--pool", type=int, default=40)
     parser.add_argument("--work", type=Path, default=Path("runs/joint_scenario"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept as OUT has them")
     options = parser.parse_args()
-    begin = time.process_time()
     space = JointSpace(TINY, VALUES)
     prices = make_prices(space)
-    body: dict[str, Any] = {
-        "settings": {name: str(value) for name, value in vars(options).items() if name not in {"out", "work"}},
-        "versions": {name: version(name) for name in ("numpy", "torch")},
-        "exact": exact_fronts(space, prices, options.seeds),
-        "search": equal_searches(space, prices, options.search_seeds, options.evaluations),
-        "supernet": supernet_pool(options.supernet_steps, options.pool, options.work),
+    runs = {
+        "exact": lambda: exact_fronts(space, prices, options.seeds),
+        "search": lambda: equal_searches(space, prices, options.search_seeds, options.evaluations),
+        "supernet": lambda: supernet_pool(options.supernet_steps, options.pool, options.work),
     }
-    body["cpu_seconds"] = time.process_time() - begin
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps(body, indent=1) + "\n")
-    options.out.with_suffix(".md").write_text(markdown(body))
+    file = options.out.with_suffix(".json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for part in options.parts:
+        begin = time.process_time()
+        found = runs[part]()
+        settings = {name: getattr(options, name) for name in SETTINGS[part]}
+        body = json.loads(file.read_text()) if file.exists() else {}
+        body["versions"] = {name: version(name) for name in ("numpy", "torch")}
+        body[part] = {"settings": settings, "cpu_seconds": time.process_time() - begin, "found": found}
+        file.write_text(json.dumps(body, indent=1) + "\n")
+    if all(part in body for part in PARTS):
+        options.out.with_suffix(".md").write_text(markdown(body))
 
 
 def make_prices(space: JointSpace) -> JointCostTable:
@@ -317,12 +330,12 @@ def markdown(body: dict[str, Any]) -> str:
         "| weight | budget | best fixed scenario | median fixed scenario | scenarios on the joint front |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in body["exact"]:
+    for row in body["exact"]["found"]:
         lines.append(
             f"| {row['weight']:g} | {row['budget_share']:g} | {_range(row['best_fixed'])} | "
             f"{_range(row['median_fixed'])} | {statistics.median(row['scenarios']):g} |"
         )
-    settings = body["settings"]
+    settings = body["search"]["settings"]
     lines += [
         "",
         f"## Searches of {settings['evaluations']} evaluations, budget {SHARES[1]:g}",
@@ -333,12 +346,12 @@ def markdown(body: dict[str, Any]) -> str:
         "| weight | engine | joint search | best fixed scenario | median fixed scenario |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in body["search"]:
+    for row in body["search"]["found"]:
         lines.append(
             f"| {row['weight']:g} | {row['engine']} | {_range(row['joint'])} | {_range(row['best_fixed'])} | "
             f"{_range(row['median_fixed'])} |"
         )
-    found = body["supernet"]
+    found, settings = body["supernet"]["found"], body["supernet"]["settings"]
     errors = ", ".join(f"{at} steps {value:.4f}" for at, value in found["sampling_error"].items())
     lines += [
         "",
@@ -356,7 +369,8 @@ def markdown(body: dict[str, Any]) -> str:
         shares = " | ".join(f"{value:.3f}" for value in row["fixed"].values())
         members = ", ".join(f"{number} of {at}" for at, number in row["members_by_steps"].items() if number)
         lines.append(f"| {row['budget_share']:g} | {shares} | {members} |")
-    lines += ["", f"CPU seconds in all: {body['cpu_seconds']:.0f}.", ""]
+    seconds = ", ".join(f"{part} {body[part]['cpu_seconds']:.0f}" for part in PARTS)
+    lines += ["", f"CPU seconds: {seconds}.", ""]
     return "\n".join(lines)
 
 
