@@ -16,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -57,8 +57,8 @@ WEIGHTS = (0.0, 0.25, 1.0)
 PARTS = ("exact", "search", "supernet")
 SETTINGS = {
     "exact": ("seeds",),
-    "search": ("search_seeds", "evaluations"),
-    "supernet": ("supernet_steps", "pool"),
+    "search": ("search_seeds", "search_weights", "evaluations"),
+    "supernet": ("pool",),
 }
 
 Points = list[tuple[float, float, float]]
@@ -71,17 +71,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--search-seeds", type=int, default=5)
     parser.add_argument("--evaluations", type=int, default=100)
-    parser.add_argument("--supernet-steps", type=int, default=600)
+    parser.add_argument("--search-weights", type=float, nargs="+", default=WEIGHTS[1:])
+    parser.add_argument("--supernet", type=Path, help="search/supernet of a run of examples/demo.yaml (seed 0)")
     parser.add_argument("--pool", type=int, default=40)
-    parser.add_argument("--work", type=Path, default=Path("runs/joint_scenario"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept as OUT has them")
     options = parser.parse_args()
+    if "supernet" in options.parts and options.supernet is None:
+        parser.error("the part 'supernet' needs --supernet FOLDER")
     space = JointSpace(TINY, VALUES)
     prices = make_prices(space)
     runs = {
         "exact": lambda: exact_fronts(space, prices, options.seeds),
-        "search": lambda: equal_searches(space, prices, options.search_seeds, options.evaluations),
-        "supernet": lambda: supernet_pool(options.supernet_steps, options.pool, options.work),
+        "search": lambda: equal_searches(
+            space, prices, options.search_weights, seeds=options.search_seeds, evaluations=options.evaluations
+        ),
+        "supernet": lambda: supernet_pool(options.supernet, options.pool),
     }
     file = options.out.with_suffix(".json")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -187,11 +191,13 @@ class Memory:
         return []
 
 
-def equal_searches(space: JointSpace, prices: JointCostTable, seeds: int, evaluations: int) -> list[dict[str, Any]]:
+def equal_searches(
+    space: JointSpace, prices: JointCostTable, weights: Sequence[float], *, seeds: int, evaluations: int
+) -> list[dict[str, Any]]:
     """Return shares of the exact joint front found in ``evaluations``, jointly and with the scenario fixed."""
     rows = []
     budget = budget_at(prices, SHARES[1])
-    for weight, engine in product(WEIGHTS[1:], ("model_based", "random")):
+    for weight, engine in product(weights, ("model_based", "random")):
         joint, best, middle = [], [], []
         for seed in range(seeds):
             quality = synthetic_quality(space, prices, weight=weight, seed=seed)
@@ -235,30 +241,25 @@ def _figures(item: Evaluation) -> tuple[float, float, float]:
     return item.cost.latency_ms, item.cost.peak_memory_mb, -score
 
 
-def supernet_pool(steps: int, count: int, work: Path) -> dict[str, Any]:
-    """Return what a pool judged by sampling says: errors by steps, and fronts with the steps free and fixed."""
+def supernet_pool(supernet: Path, count: int) -> dict[str, Any]:
+    """Return what a pool judged by sampling says: errors by steps, and fronts with the steps free and fixed.
+
+    Args:
+        supernet: Folder of a trained supernet, ``search/supernet`` of a run of `tiny` with seed 0.
+        count: Architectures judged: the smallest, the largest, and random ones.
+    """
     import torch
 
     from nas.core.scenario import ScenarioPoint
     from nas.quality.held_out_loss import supernet_quality
-    from nas.quality.options import SupernetOptions
-    from nas.quality.supernet import make_supernet, train_supernet
-    from nas.training.data import make_latent_clips
+    from nas.quality.supernet import load_supernet
 
     torch.set_num_threads(1)
     space = JointSpace(TINY, POOL_VALUES)
     prices = make_prices(space)
-    kit = make_supernet(TINY, seed=0)
-    data = make_latent_clips(4096, codec=kit.codec, captions=kit.captions, seed=0)
-    options = SupernetOptions()
-    trained = train_supernet(
-        kit,
-        data,
-        options=replace(options, loop=replace(options.loop, steps=steps)),
-        folder=work / f"supernet-{steps}",
-        streams=RandomStreams(0),
-    )
-    judge = supernet_quality(trained.kit, seed=0, trained_steps=steps, num_clips=18, most_steps=8)
+    kit = load_supernet(TINY, supernet, seed=RandomStreams(0).integer("supernet"))
+    steps = int(json.loads((supernet / "stage.json").read_text())["steps"])
+    judge = supernet_quality(kit, seed=0, trained_steps=steps, num_clips=18, most_steps=8)
     rng = np.random.default_rng(0)
     rows = [[int(rng.integers(len(TINY.options(slot)))) for slot in TINY.slots()] for _ in range(count - 2)]
     pool = [TINY.smallest(), TINY.largest(), *(TINY.from_options(row) for row in rows)]
@@ -288,6 +289,7 @@ def supernet_pool(steps: int, count: int, work: Path) -> dict[str, Any]:
         fronts.append({"budget_share": share, "fixed": by_steps, "members_by_steps": on_front})
         print(fronts[-1], flush=True)
     return {
+        "trained_steps": steps,
         "sampling_error": {at: statistics.fmean(values) for at, values in errors.items()},
         "loss_spread": statistics.pstdev([-p[2] - errors[8][n] for n, p in enumerate(points[8])]),
         "seconds_per_candidate": seconds,
@@ -317,10 +319,10 @@ def markdown(body: dict[str, Any]) -> str:
     lines = [
         "# Architecture and scenario together",
         "",
-        "Command: `python benchmarks/joint_scenario.py`. Space `tiny` (6.4 million architectures), prices by the prior",
-        f"of {DEVICE}, denoiser alone, {count} scenarios: steps 2, 4, 8 and 32 or 64 px. Budget: share of the way from",
-        "the cheapest to the dearest candidate of all scenarios. Figures are shares of the joint exact front's",
-        "hypervolume; medians over seeds, with the range.",
+        "Command: `python benchmarks/joint_scenario.py --supernet RUN/search/supernet`. Space `tiny` (6.4 million",
+        f"architectures), prices by the prior of {DEVICE}, denoiser alone, {count} scenarios: steps 2, 4, 8 and 32 or",
+        "64 px. Budget: share of the way from the cheapest to the dearest candidate of all scenarios. Figures are",
+        "shares of the joint exact front's hypervolume; medians over seeds, with the range.",
         "",
         "## Exact fronts, synthetic quality",
         "",
@@ -338,7 +340,7 @@ def markdown(body: dict[str, Any]) -> str:
     settings = body["search"]["settings"]
     lines += [
         "",
-        f"## Searches of {settings['evaluations']} evaluations, budget {SHARES[1]:g}",
+        f"## Searches of {settings['evaluations']} evaluations, budget {SHARES[1]:g}, {settings['search_seeds']} seeds",
         "",
         "Best fixed is the best of all fixed scenarios, which nobody knows beforehand: finding it costs as many",
         "searches as there are scenarios.",
@@ -357,7 +359,7 @@ def markdown(body: dict[str, Any]) -> str:
         "",
         "## Supernet quality, really sampled",
         "",
-        f"A supernet of {settings['supernet_steps']} steps, {settings['pool']} architectures in 1, 2, 4 and 8 steps, "
+        f"A supernet of {found['trained_steps']} steps, {settings['pool']} architectures in 1, 2, 4 and 8 steps, "
         f"{found['seconds_per_candidate']:.1f} CPU s a candidate. Mean error of sampling: {errors};",
         f"the held-out loss of the architectures differs by {found['loss_spread']:.4f} (standard deviation). Fronts",
         "within the pool, budget on the prediction:",
@@ -369,7 +371,7 @@ def markdown(body: dict[str, Any]) -> str:
         shares = " | ".join(f"{value:.3f}" for value in row["fixed"].values())
         members = ", ".join(f"{number} of {at}" for at, number in row["members_by_steps"].items() if number)
         lines.append(f"| {row['budget_share']:g} | {shares} | {members} |")
-    seconds = ", ".join(f"{part} {body[part]['cpu_seconds']:.0f}" for part in PARTS)
+    seconds = ", ".join(f"{part} {body[part]['cpu_seconds']:.0f}" for part in PARTS if body[part]["cpu_seconds"])
     lines += ["", f"CPU seconds: {seconds}.", ""]
     return "\n".join(lines)
 

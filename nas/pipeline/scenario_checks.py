@@ -116,6 +116,8 @@ def _bits(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
         )
     elif any(_judged(config)) and form not in STORED_FORMS:
         yield path, f"quality 'supernet' judges weights of form {' and '.join(STORED_FORMS)}, got {form!r}"
+    if config.devices:
+        yield path, "cannot be searched for several devices, each of which states its own weights"
     if config.calibrate is not None:
         yield (
             path,

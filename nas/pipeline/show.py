@@ -91,11 +91,11 @@ def _journal(context: Context) -> list[Evaluation]:
 def _with_split(evaluation: Evaluation, context: Context) -> Evaluation:
     """Return a candidate with the split of its cost, as far as the run can still price it; journals keep none."""
     from nas.pipeline.choice import chosen
-    from nas.pipeline.costs import load_cost_table
+    from nas.pipeline.costs import load_prices
 
     one = chosen(context, evaluation)
     try:
-        again = load_cost_table(one.context).estimate(one.architecture)
+        again = load_prices(replace(one.context, joint=None)).estimate(one.architecture)
     except NasError as error:
         _log.warning("the cost of %s is shown without its blocks: %s", evaluation.architecture.digest, error)
         return evaluation

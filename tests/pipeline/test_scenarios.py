@@ -173,6 +173,7 @@ FAULTS = [
     ("iphone16_pro_max, weights: {bits: 8, form: palettised}", "host-cpu", "is for packages on a phone"),
     ("type: temporal_capacity", "type: supernet", "a stated worth would count it twice"),
     ("quality: {type: temporal_capacity}", "quality: {type: temporal_capacity}\ncalibrate: {}", "leave out calibrate"),
+    ("budget: {", "devices: [{name: iphone15_pro}]\nbudget: {", "each of which states its own weights"),
 ]
 
 
