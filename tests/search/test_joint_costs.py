@@ -67,7 +67,7 @@ def test_joint_costs_offer_what_engines_ask_of_costs() -> None:
 
 
 @given(problems(), st.sampled_from([None, 8.0, 16.0]), st.sampled_from([None, 6.0, 12.0]))
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_the_front_over_all_scenarios_equals_enumeration(
     problem: tuple[JointCosts, SlotSum], latency_ms: float | None, memory_mb: float | None
 ) -> None:
@@ -90,6 +90,23 @@ def test_the_front_over_all_scenarios_equals_enumeration(
     assert len(front) == len(expected)
     assert front.certificate.exact
     assert costs.feasible(front.options, budget).all()
+
+
+@given(problems(), st.integers(1, 4))
+@settings(max_examples=50)
+def test_a_coarsened_front_misses_no_more_than_its_certificate_says(
+    problem: tuple[JointCosts, SlotSum], max_labels: int
+) -> None:
+    costs, quality = problem
+    everyone = every(costs.sizes)
+    runs = everyone[costs.feasible(everyone, Budget())]
+    scored = costs.score(runs)
+    points = np.stack([scored.latency_ms, scored.peak_memory_mb, -quality.total(runs)], axis=1)
+    front = costs.front(quality, Budget(), max_labels=max_labels)
+    found = front.certificate
+    losses = np.array([found.latency_loss_ms, found.memory_loss_mb, found.quality_loss]) + 1e-9
+    matched = (front.points()[None, :, :] <= (points + losses)[:, None, :]).all(axis=2).any(axis=1)
+    assert matched.all()
 
 
 @given(joint_costs())
