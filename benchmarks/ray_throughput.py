@@ -120,7 +120,7 @@ def look_ups(executor: RayExecutor, problem: TableProblem, count: int) -> dict[s
         for _, outcome in executor.wait():
             finished += 1
             total += outcome.quality.score
-    seconds, used = time.perf_counter() - start, processor_seconds() - processor_start
+    seconds, used = time.perf_counter() - start, used_since(processor_start)
     expected = sum(map(TableQuality.of(problem).score, islice(every(problem), count)))
     if abs(total - expected) > 1e-6 * abs(expected):
         raise RuntimeError(f"the scores add up to {total}, not to {expected}")
@@ -132,14 +132,20 @@ def look_ups(executor: RayExecutor, problem: TableProblem, count: int) -> dict[s
     }
 
 
-def processor_seconds() -> float:
-    """Return the processor time of this process and of Ray's workers."""
-    times = [psutil.Process().cpu_times()]
-    for process in psutil.Process().children(recursive=True):
+def processor_seconds() -> dict[int, float]:
+    """Return the processor time of this process and of Ray's workers, by process."""
+    used = {}
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.Error):
-            if any(part.startswith("ray::") for part in process.cmdline()):
-                times.append(process.cpu_times())
-    return sum(time.user + time.system for time in times)
+            if process.pid == os.getpid() or any(part.startswith("ray::") for part in process.cmdline()):
+                times = process.cpu_times()
+                used[process.pid] = times.user + times.system
+    return used
+
+
+def used_since(start: dict[int, float]) -> float:
+    """Return the processor time since then, of the processes that are still there."""
+    return sum(seconds - start.get(process, 0.0) for process, seconds in processor_seconds().items())
 
 
 def every(problem: TableProblem) -> Iterator[Architecture]:
@@ -164,7 +170,7 @@ def searched(executor: Executor, problem: TableProblem, evaluations: int) -> dic
             batch=QUEUED // 2,
             executor=executor,
         )
-        seconds, used = time.perf_counter() - start, processor_seconds() - processor_start
+        seconds, used = time.perf_counter() - start, used_since(processor_start)
         return {
             "count": result.complete,
             "seconds": seconds,
