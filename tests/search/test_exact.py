@@ -249,6 +249,37 @@ def test_a_stated_tolerance_is_kept(problem: AdditiveProblem, budget: Budget, ep
     assert lacks(front, problem, budget) == []
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_labels_of_one_option_stand_for_another_within_the_stated_loss(seed: int) -> None:
+    # Interactions as strong as single options, and few labels: what follows may turn the order of two labels around.
+    rng = np.random.default_rng(seed)
+    slots, pairs = rng.integers(0, 12, (2, 5, 3)).tolist(), rng.integers(-12, 12, (4, 3, 3)).tolist()
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(latency_ms=SlotSum.of(slots[0]), activation_mb=tuple(np.zeros(3) for _ in range(5))),
+        quality=SlotSum.of(slots[1], pairs),
+    )
+    front = solve(problem, Budget(), max_labels=6)
+    assert not front.certificate.exact
+    assert lacks(front, problem, Budget()) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_largest_latency_of_several_devices_is_the_objective(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tables = [SlotSum.of(rng.integers(0, 12, (5, 3)).tolist()) for _ in range(4)]
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=tables[0],
+            activation_mb=tuple(np.zeros(3) for _ in range(5)),
+            other_latencies_ms=(tables[1], tables[2]),
+        ),
+        quality=tables[3],
+    )
+    assert sorted(map(tuple, solve(problem, Budget()).points().tolist())) == sorted(
+        front_by_enumeration(problem, Budget())
+    )
+
+
 def synthetic(num_slots: int, num_options: int, *, seed: int = 0, pairs: bool = False) -> AdditiveProblem:
     rng = np.random.default_rng(seed)
     latency = [np.r_[0.0, rng.uniform(5, 50, num_options - 1)] for _ in range(num_slots)]
