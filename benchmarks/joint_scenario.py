@@ -97,7 +97,6 @@ def main() -> None:
         body["versions"] = {name: version(name) for name in ("numpy", "torch")}
         body[part] = {"settings": settings, "cpu_seconds": time.process_time() - begin, "found": found}
         file.write_text(json.dumps(body, indent=1) + "\n")
-    if all(part in body for part in PARTS):
         options.out.with_suffix(".md").write_text(markdown(body))
 
 
@@ -291,7 +290,6 @@ def supernet_pool(supernet: Path, count: int) -> dict[str, Any]:
     return {
         "trained_steps": steps,
         "sampling_error": {at: statistics.fmean(values) for at, values in errors.items()},
-        "loss_spread": statistics.pstdev([-p[2] - errors[8][n] for n, p in enumerate(points[8])]),
         "seconds_per_candidate": seconds,
         "fronts": fronts,
     }
@@ -314,7 +312,7 @@ def _points(rows: Any) -> Points:
 
 
 def markdown(body: dict[str, Any]) -> str:
-    """Return the tables for people."""
+    """Return the tables of the parts that ``body`` holds."""
     count = len(VALUES.denoising_steps) * len(VALUES.size)
     lines = [
         "# Architecture and scenario together",
@@ -322,58 +320,67 @@ def markdown(body: dict[str, Any]) -> str:
         "Command: `python benchmarks/joint_scenario.py --supernet RUN/search/supernet`. Space `tiny` (6.4 million",
         f"architectures), prices by the prior of {DEVICE}, denoiser alone, {count} scenarios: steps 2, 4, 8 and 32 or",
         "64 px. Budget: share of the way from the cheapest to the dearest candidate of all scenarios. Figures are",
-        "shares of the joint exact front's hypervolume; medians over seeds, with the range.",
-        "",
-        "## Exact fronts, synthetic quality",
+        "shares of the joint front's hypervolume; medians over seeds, with the range.",
+    ]
+    sections = {"exact": _exact_lines, "search": _search_lines, "supernet": _supernet_lines}
+    for part in PARTS:
+        if part in body:
+            lines += ["", *sections[part](body[part]["found"], body[part]["settings"])]
+    seconds = [f"{part} {body[part]['cpu_seconds']:.0f}" for part in PARTS if body.get(part, {}).get("cpu_seconds")]
+    return "\n".join([*lines, "", f"CPU seconds: {', '.join(seconds)}.", ""])
+
+
+def _exact_lines(found: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
+    return [
+        f"## Exact fronts, synthetic quality, {settings['seeds']} seeds",
         "",
         "The joint front holds every fixed one, so no share exceeds 1. Weight: how much the scenarios are worth, of",
         "the range of the architectures; it is assumed, and decides how much there is to gain.",
         "",
         "| weight | budget | best fixed scenario | median fixed scenario | scenarios on the joint front |",
         "| --- | --- | --- | --- | --- |",
-    ]
-    for row in body["exact"]["found"]:
-        lines.append(
+        *(
             f"| {row['weight']:g} | {row['budget_share']:g} | {_range(row['best_fixed'])} | "
             f"{_range(row['median_fixed'])} | {statistics.median(row['scenarios']):g} |"
-        )
-    settings = body["search"]["settings"]
-    lines += [
-        "",
+            for row in found
+        ),
+    ]
+
+
+def _search_lines(found: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
+    return [
         f"## Searches of {settings['evaluations']} evaluations, budget {SHARES[1]:g}, {settings['search_seeds']} seeds",
         "",
         "Best fixed is the best of all fixed scenarios, which nobody knows beforehand: finding it costs as many",
-        "searches as there are scenarios.",
+        "searches as there are scenarios. Shares are of the exact joint front.",
         "",
         "| weight | engine | joint search | best fixed scenario | median fixed scenario |",
         "| --- | --- | --- | --- | --- |",
-    ]
-    for row in body["search"]["found"]:
-        lines.append(
+        *(
             f"| {row['weight']:g} | {row['engine']} | {_range(row['joint'])} | {_range(row['best_fixed'])} | "
             f"{_range(row['median_fixed'])} |"
-        )
-    found, settings = body["supernet"]["found"], body["supernet"]["settings"]
+            for row in found
+        ),
+    ]
+
+
+def _supernet_lines(found: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     errors = ", ".join(f"{at} steps {value:.4f}" for at, value in found["sampling_error"].items())
-    lines += [
-        "",
+    lines = [
         "## Supernet quality, really sampled",
         "",
         f"A supernet of {found['trained_steps']} steps, {settings['pool']} architectures in 1, 2, 4 and 8 steps, "
-        f"{found['seconds_per_candidate']:.1f} CPU s a candidate. Mean error of sampling: {errors};",
-        f"the held-out loss of the architectures differs by {found['loss_spread']:.4f} (standard deviation). Fronts",
-        "within the pool, budget on the prediction:",
+        f"{found['seconds_per_candidate']:.1f} CPU s a candidate. Mean error of sampling: {errors}. Fronts within the",
+        "pool, shares of the front with the steps free; budget on the prediction:",
         "",
         "| budget | " + " | ".join(f"{at} steps" for at in POOL_VALUES.denoising_steps) + " | on the joint front |",
         "| --- " * (2 + len(POOL_VALUES.denoising_steps)) + "|",
     ]
     for row in found["fronts"]:
         shares = " | ".join(f"{value:.3f}" for value in row["fixed"].values())
-        members = ", ".join(f"{number} of {at}" for at, number in row["members_by_steps"].items() if number)
+        members = ", ".join(f"{number} of {at} steps" for at, number in row["members_by_steps"].items() if number)
         lines.append(f"| {row['budget_share']:g} | {shares} | {members} |")
-    seconds = ", ".join(f"{part} {body[part]['cpu_seconds']:.0f}" for part in PARTS if body[part]["cpu_seconds"])
-    lines += ["", f"CPU seconds: {seconds}.", ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _range(values: list[float]) -> str:
