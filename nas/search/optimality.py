@@ -4,7 +4,7 @@ Each posterior draw is a quality that the evaluations allow. Its front under the
 that the judged candidates have under that same draw is taken as a share of it; quantiles over draws are the bound. What
 the model cannot express (interactions of slots that are not neighbours) is not in it, and coarsened fronts are a little
 too low, the share a little too high: draws are taken further from the mean than the posterior has it, by a factor under
-which the bound held as often as stated on synthetic problems (tests/search/test_optimality.py).
+which the bound held as often as stated on synthetic problems (tests/search/test_explain.py).
 """
 
 from __future__ import annotations
