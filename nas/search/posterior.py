@@ -73,7 +73,7 @@ def fit_posterior(
 
 
 def option_traits(space: SearchSpace) -> tuple[FloatArray, ...]:
-    """Return which values of choices the options of each slot have; nothing where an option is one choice.
+    """Return which values of choices the options of each slot have.
 
     Choices are named ``slot.choice``; the same choice in another slot is the same trait.
     """
@@ -81,7 +81,5 @@ def option_traits(space: SearchSpace) -> tuple[FloatArray, ...]:
         [{(name.rpartition(".")[2], value) for name, value in option.items()} for option in space.options(slot)]
         for slot in space.slots()
     ]
-    if all(len(traits) <= 1 for slot in options for traits in slot):
-        return ()
     every = sorted({trait for slot in options for traits in slot for trait in traits}, key=repr)
     return tuple(np.array([[float(trait in traits) for trait in every] for traits in slot]) for slot in options)

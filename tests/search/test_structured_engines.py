@@ -15,8 +15,8 @@ from nas.core.evaluation import Evaluation, Proposal
 from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
-from nas.search.engines.model_based import _traits
 from nas.search.exact import SlotSum, TabulatedCosts
+from nas.search.posterior import option_traits
 from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
@@ -191,10 +191,10 @@ def test_traits_are_the_values_of_an_options_choices() -> None:
             for slot in ("a", "b")
         },
     )
-    first, second = _traits(space)
+    first, second = option_traits(space)
     assert first.tolist() == second.tolist()
     assert (first @ first.T).tolist() == [[1, 0, 0], [0, 2, 1], [0, 1, 2]]  # shared values: none; conv 3; conv 5
-    assert [table.tolist() for table in _traits(FlatSpace(2, 3))] == [np.eye(3).tolist()] * 2
+    assert [table.tolist() for table in option_traits(FlatSpace(2, 3))] == [np.eye(3).tolist()] * 2
 
 
 @pytest.mark.parametrize("name", NAMES)
