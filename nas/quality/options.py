@@ -9,9 +9,9 @@ from nas.training.options import LoopOptions, NoiseOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetOptions:
-    """Options of ``train_supernet``; steps are set for about 150 s on two CPU cores."""
+    """Options of ``train_supernet``; steps are set for the demo on two CPU cores."""
 
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1840, batch_size=16, threads=1))
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1280, batch_size=16, threads=1))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 
