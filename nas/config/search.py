@@ -40,7 +40,7 @@ class ModelBasedEngine(Section):
     pairs: bool = True
     residual: bool = True
     draws: Count = 3
-    picks: Count = 16
+    picks: Count = 64
     temperature: Annotated[float, Field(ge=0.0)] = 0.5
     max_labels: Count = 2000
 

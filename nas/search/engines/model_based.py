@@ -67,7 +67,7 @@ class ModelBasedOptions:
     pairs: bool = True
     residual: bool = True
     draws: int = 3
-    picks: int = 16
+    picks: int = 64
     temperature: float = 0.5
     max_labels: int = 2000
 
