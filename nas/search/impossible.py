@@ -8,7 +8,7 @@ from nas.core.errors import BudgetError, Problem
 from nas.search.exact.joint import JointCosts
 from nas.search.exact.problem import AdditiveCosts
 from nas.search.feasibility import Contradiction, smallest_violation
-from nas.search.screening import UNITS, end_words, figure
+from nas.search.screening import UNITS, end_words, figure, figure_above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,28 +72,28 @@ def contradiction_error(
 def _alone(item: BindingLimit, budget: Budget) -> str:
     end = _end(item, budget)
     return (
-        f"{item.name} allows {_amount(item, item.allowed)}, the least of any is {_amount(item, item.least)}"
+        f"{item.name} allows {_amount(item, item.allowed)}, the least of any is {_needed(item, item.least)}"
         f"{f' ({end})' if end else ''}, {_over(item.least / item.allowed - 1.0)} it"
     )
 
 
 def _needs(item: BindingLimit, budget: Budget) -> str:
     end = _end(item, budget)
-    least = f"the least of any architecture is {_amount(item, item.least)}{f', {end}' if end else ''}"
-    others = "" if item.with_others is None else f"; {_amount(item, item.with_others)} with all other limits kept"
+    least = f"the least of any architecture is {_needed(item, item.least)}{f', {end}' if end else ''}"
+    others = "" if item.with_others is None else f"; {_needed(item, item.with_others)} with all other limits kept"
     return f"allows {_amount(item, item.allowed)}; {least}{others}"
 
 
 def _hint(found: Contradiction, budget: Budget) -> str:
     if found.alone:
-        ways = [" and ".join(f"{item.name} {_amount(item, item.least)}" for item in found.limits)]
+        ways = [" and ".join(f"{item.name} {_needed(item, item.least)}" for item in found.limits)]
     else:
         ways = [
-            f"{item.name} {_amount(item, item.with_others)} with the others kept"
+            f"{item.name} {_needed(item, item.with_others)} with the others kept"
             for item in found.limits
             if item.with_others is not None
         ]
-        ways.append(", ".join(f"{item.name} {_amount(item, item.nearest)}" for item in found.limits))
+        ways.append(", ".join(f"{item.name} {_needed(item, item.nearest)}" for item in found.limits))
     binding = "limit is" if len(found.limits) == 1 else "limits are"
     text = f"the binding {binding} {', '.join(item.name for item in found.limits)}: allow at least {', or '.join(ways)}"
     if not any(_end(item, budget) for item in found.limits):
@@ -105,6 +105,11 @@ def _hint(found: Contradiction, budget: Budget) -> str:
 def _amount(item: BindingLimit, value: float) -> str:
     limit = item.name.partition(" on ")[0]
     return figure(value) if limit == UNITS[limit] else f"{figure(value)} {UNITS[limit]}"
+
+
+def _needed(item: BindingLimit, value: float) -> str:
+    limit = item.name.partition(" on ")[0]
+    return figure_above(value) if limit == UNITS[limit] else f"{figure_above(value)} {UNITS[limit]}"
 
 
 def _end(item: BindingLimit, budget: Budget) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 from nas.core.errors import BudgetError, Problem
@@ -82,7 +83,7 @@ def end_words(limit: str, budget: Budget, device: str = "") -> str:
 def _remedy(violation: Violation, budget: Budget) -> str:
     if violation.limit == "placement":
         return "choose other compute units in scenario.compute_units or budget.runs_on, or a smaller scenario"
-    text = f"allow at least {figure(violation.value)} {UNITS[violation.limit]}"
+    text = f"allow at least {figure_above(violation.value)} {UNITS[violation.limit]}"
     if not end_words(violation.limit, budget, violation.device):
         return text
     lower = "budget.coverage" if budget.probability is None else "budget.probability"
@@ -105,6 +106,15 @@ def _describe(violation: Violation, budget: Budget) -> str:
 def figure(value: float) -> str:
     """Return a number of at least three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def figure_above(value: float) -> str:
+    """Return a number of at least three digits, rounded up: as a limit it lets ``value`` pass."""
+    if value <= 0.0:
+        return figure(value)
+    exact = Decimal(f"{value:.10g}")  # what is beyond is rounding of sums
+    step = Decimal(1) if value >= 1000 else Decimal(1).scaleb(exact.adjusted() - 2)
+    return figure(float(exact.quantize(step, rounding=ROUND_CEILING)))
 
 
 def _excess(violation: Violation) -> float:

@@ -43,6 +43,15 @@ def test_a_limit_below_every_architecture_is_named_with_the_least_figure() -> No
     assert [problem.path for problem in error.problems] == ["budget.latency_ms"]
 
 
+@pytest.mark.parametrize("least", [10.04, 999.6, 1000.2, 73_123.4, 0.12345, 30.0])
+def test_the_limit_that_a_hint_names_can_be_kept(least: float) -> None:
+    costs = replace(COSTS, latency_high_ms=SlotSum.of([[least, 2 * least]], base=0.0))
+    hint = str(refusal(costs, Budget(latency_ms=least / 2)).hint)
+    named = float(hint.partition("at least latency_ms ")[2].partition(" ms")[0].replace(",", ""))
+    assert named == pytest.approx(least, rel=1e-2)
+    refuse_impossible(costs, Budget(latency_ms=named), space="small/1")
+
+
 def test_limits_that_hold_only_one_at_a_time_are_told_apart() -> None:
     error = refusal(COSTS, Budget(latency_ms=20.0, parameters=40, peak_memory_mb=6.0))
     assert "latency_ms and parameters cannot both hold: some architecture of small/1 keeps each" in error.message
