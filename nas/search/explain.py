@@ -181,6 +181,8 @@ def _replacement(subject: Subject, row: Row, slot: int) -> Replacement | None:
         return None
     draws = subject.posterior.totals(rows[[best, -1]])
     gained = draws[:, 0] - draws[:, 1]
+    if not gained.mean() > 0:
+        return None  # mean and draws disagree about the sign: nothing is expected
     latency, memory, _ = (costs[best] - costs[-1]).tolist()
     return Replacement(
         option=subject.label(slot, int(own[best])),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -114,7 +115,21 @@ def test_a_block_is_worth_what_the_network_without_it_lacks(subject: Subject) ->
         assert value.quality.mean == pytest.approx(np.mean(gains))
 
 
+def drawn(subject: Subject, factor: float) -> Subject:
+    """Return ``subject`` with draws that are all ``factor`` times its mean."""
+    mean = subject.posterior.mean
+    draw = SlotSum.of([factor * row for row in mean.slots], [factor * pair for pair in mean.pairs or ()])
+    return replace(subject, posterior=Posterior(judged=EVERY[:20], mean=mean, draws=(draw,) * 3))
+
+
+def test_no_option_is_called_better_that_the_draws_expect_to_be_worse(subject: Subject) -> None:
+    networks = [(str(index), tuple(row)) for index, row in enumerate(EVERY[::17].tolist())]
+    assert any(value.better is not None for value in block_values(drawn(subject, 1.0), networks))
+    assert all(value.better is None for value in block_values(drawn(subject, -1.0), networks))
+
+
 def test_a_better_option_costs_no_more_and_is_the_best_of_those(subject: Subject) -> None:
+    subject = drawn(subject, 1.0)
     networks = {str(index): tuple(row) for index, row in enumerate(EVERY[::17].tolist())}
     for value in block_values(subject, list(networks.items())):
         row = networks[value.digest]
