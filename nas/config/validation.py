@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +29,8 @@ _KINDS = {
     "model_type": "a section",
     "model_attributes_type": "a section",
     "dataclass_type": "a section",
+    "list_type": "a list",
+    "tuple_type": "a list",
 }
 
 
@@ -44,10 +46,16 @@ def validate(document: Document, model: type[M]) -> M:
         # Strict JSON mode lets sections be dataclasses and lists be tuples, and converts nothing else.
         result = model.model_validate_json(json.dumps(document.data, default=str))
     except ValidationError as error:
-        problems += [_problem(item, document, model) for item in error.errors()]
+        problems += [_problem(item, document, model) for item in error.errors() if not _follows(item)]
     if problems or result is None:
         raise faults(document.source, problems)
     return result
+
+
+def _follows(item: ErrorDetails) -> bool:
+    """Tell whether a list only counts as too short because of faults in its items, which are named themselves."""
+    given = item["input"]
+    return item["type"] == "too_short" and isinstance(given, list) and len(given) >= item["ctx"]["min_length"]
 
 
 def faults(source: str, problems: list[Problem]) -> ConfigError:
@@ -80,8 +88,8 @@ def _document_path(location: tuple[int | str, ...], data: Any) -> Path:
     for index, part in enumerate(location):
         if _holds(data, part):
             data = data[part]
-        elif index < len(location) - 1:
-            continue
+        elif index < len(location) - 1 or (isinstance(data, list) and isinstance(part, str)):
+            continue  # a tag, which may be the name of the list that was just entered
         path.append(part)
     return tuple(path)
 
@@ -112,6 +120,10 @@ def _message(item: ErrorDetails, path: Path, model: type[BaseModel], data: Any) 
         return f"must be {_KINDS[kind]}, got {_show(given)}"
     if kind == "finite_number":
         return f"must be a finite number, got {_show(given)}"
+    if kind in ("too_short", "too_long"):
+        least, most = context.get("min_length"), context.get("max_length")
+        need = f"at least {least}" if most is None or kind == "too_short" else f"at most {most}"
+        return f"must have {need} items, got {context.get('actual_length')}"
     limits = {
         "greater_than_equal": "at least",
         "greater_than": "above",
@@ -163,8 +175,8 @@ def _item(annotation: Any) -> Any:
 def _tags(model: type[Any], path: Path, data: Any) -> str:
     current: Any = model
     for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-        current = _fields(current).get(str(part), object)
+        current = _item(current) if isinstance(part, int) else _fields(_choose(current, data)).get(str(part), object)
+        data = data[part] if _holds(data, part) else None
     found = [getattr(_fields(kind).get("type"), "__args__", ("?",))[0] for kind in _members(current)]
     return ", ".join(map(str, found))
 
@@ -180,6 +192,8 @@ def _fields(kind: Any) -> Mapping[str, Any]:
 
 
 def _members(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return [kind for kind in get_args(annotation) if _fields(kind)]
     return [annotation]

@@ -64,6 +64,33 @@ def test_all_faults_are_named_at_once_with_place_and_spelling(tmp_path: Path) ->
     assert found[5][2].endswith("got 'optnua'; did you mean 'optuna'?")
 
 
+@pytest.mark.parametrize(
+    ("section", "path", "message"),
+    [
+        ("search: {engine: {draws: 3}}", "search.engine", "needs a 'type', one of random, exhaustive, optuna, "),
+        ("search: {warm_start: runs/one}", "search.warm_start", "must be a list, got text 'runs/one'"),
+        ("search: {scenario: {size: [[1, 2, 3]]}}", "search.scenario.size.0", "must have at most 2 items, got 3"),
+        (
+            "quality: {type: levels, levels: [{type: temporal_capacity}]}",
+            "quality.levels",
+            "must have at least 2 items, got 1",
+        ),
+        (
+            "quality: {type: levels, levels: [{price: 0.1}, {type: supernet}]}",
+            "quality.levels.0",
+            "needs a 'type', one of supernet, temporal_capacity, short_training",
+        ),
+    ],
+)
+def test_lists_and_their_items_are_spoken_of_in_the_words_of_the_yaml(
+    tmp_path: Path, section: str, path: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match="1 problem\\n") as caught:
+        load_run(write(tmp_path, f"{PLAIN}{section}\n"))
+    assert caught.value.problems[0].path == path
+    assert caught.value.problems[0].message.startswith(message)
+
+
 def test_missing_sections_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_run(write(tmp_path, "run: {name: x}\n"))
