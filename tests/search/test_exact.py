@@ -280,6 +280,20 @@ def test_the_largest_latency_of_several_devices_is_the_objective(seed: int) -> N
     )
 
 
+def test_a_limit_on_the_faster_of_two_devices_keeps_what_the_slower_would_drop() -> None:
+    # The second option of the first slot is better and no slower on the slower device, but leaves the first device no
+    # time for the better option of the second slot.
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=SlotSum.of([[0, 8], [0, 5]]),
+            activation_mb=(np.zeros(2), np.zeros(2)),
+            other_latencies_ms=(SlotSum.of([[20, 20], [0, 0]]),),
+        ),
+        quality=SlotSum.of([[0, 1], [0, 10]]),
+    )
+    assert solve(problem, Budget(latency_ms=10.0)).options.tolist() == [[0, 1]]
+
+
 def synthetic(num_slots: int, num_options: int, *, seed: int = 0, pairs: bool = False) -> AdditiveProblem:
     rng = np.random.default_rng(seed)
     latency = [np.r_[0.0, rng.uniform(5, 50, num_options - 1)] for _ in range(num_slots)]

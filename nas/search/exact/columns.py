@@ -152,7 +152,8 @@ def _columns(
 ) -> list[Column]:
     """Return the columns of a case; latency and negated quality come first."""
     costs = problem.costs
-    plain = costs.latency_high_ms is None
+    # Where the objective is the largest of several latencies, labels are not compared in the one that has the limit.
+    plain = costs.latency_high_ms is None and not costs.other_latencies_ms
     columns = [
         Column(name="latency", table=costs.latency_ms, limit=budget.latency_ms if plain else None, objective=True),
         Column(name="quality", table=problem.quality.scaled(-1.0), objective=True),
@@ -165,8 +166,9 @@ def _columns(
     if costs.parameters is not None and (parameters_objective or budget.parameters is not None):
         limit = None if budget.parameters is None else float(budget.parameters)
         columns.append(Column(name="parameters", table=costs.parameters, limit=limit, objective=parameters_objective))
-    if costs.latency_high_ms is not None and budget.latency_ms is not None:
-        columns.append(Column(name="latency_high", table=costs.latency_high_ms, limit=budget.latency_ms))
+    if not plain and budget.latency_ms is not None:
+        high = costs.latency_ms if costs.latency_high_ms is None else costs.latency_high_ms
+        columns.append(Column(name="latency_high", table=high, limit=budget.latency_ms))
     for further in costs.requirements:
         columns.append(Column(name=further.name, table=further.table, limit=further.limit))
     for item, cap in zip(costs.memory_requirements, caps, strict=True):
