@@ -294,6 +294,33 @@ def test_a_limit_on_the_faster_of_two_devices_keeps_what_the_slower_would_drop()
     assert solve(problem, Budget(latency_ms=10.0)).options.tolist() == [[0, 1]]
 
 
+def test_a_label_far_from_a_limit_is_not_stood_for_by_one_near_it() -> None:
+    # The first option is 5 below where it could still break the limit, and the faster one 2 above: a difference of 7.
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=SlotSum.of([[1, 0], [0, 0]]),
+            activation_mb=(np.zeros(2), np.zeros(2)),
+            parameters=SlotSum.of([[0, 7], [0, 15]]),
+        ),
+        quality=SlotSum.of([[5, 5], [0, 10]]),
+    )
+    budget = Budget(parameters=20)
+    assert lacks(solve(problem, budget, max_labels=1), problem, budget) == []
+
+
+def test_losses_in_one_latency_after_another_add_up() -> None:
+    # Found by chance: the largest of three latencies loses in the second of them, then in the third.
+    rng = np.random.default_rng(1184)
+    first, second, third, quality = [SlotSum.of(rng.integers(0, 30, (4, 3)).tolist()) for _ in range(4)]
+    problem = AdditiveProblem(
+        costs=AdditiveCosts(
+            latency_ms=first, activation_mb=tuple(np.zeros(3) for _ in range(4)), other_latencies_ms=(second, third)
+        ),
+        quality=quality,
+    )
+    assert lacks(solve(problem, Budget(), max_labels=1), problem, Budget()) == []
+
+
 def synthetic(num_slots: int, num_options: int, *, seed: int = 0, pairs: bool = False) -> AdditiveProblem:
     rng = np.random.default_rng(seed)
     latency = [np.r_[0.0, rng.uniform(5, 50, num_options - 1)] for _ in range(num_slots)]

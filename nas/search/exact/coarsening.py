@@ -5,20 +5,21 @@ so a tight time limit stays exact; what is lost in the other columns is the most
 Groups of labels, which are not compared with each other, have grids of their own, unless they differ in quality alone
 in what can follow: then one grid over the best quality that each label can still reach serves all, and a label that
 stands for one of another group is charged the most that what follows can make of the difference.
+
+A label that can no longer break a limit is only stood for by others that cannot: what it has to spare is not in the
+columns. The largest of several latencies can lose in one of them after it has lost in another, so each loss counts for
+all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nas.search.exact.tables import FloatArray
-
-if TYPE_CHECKING:
-    from nas.search.exact.tables import IntArray
+from nas.search.exact.columns import LATENCY_OF
+from nas.search.exact.tables import BoolArray, FloatArray, IntArray
 
 Columns = Mapping[str, FloatArray]
 
@@ -43,6 +44,25 @@ class Across:
     transfer: FloatArray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labels:
+    """What is known of N labels that may be thinned out.
+
+    Attributes:
+        columns: What they are compared in, each (N,); latency and quality are among them.
+        safe: By column with nothing but a limit, which labels cannot break it any more, (N,).
+        groups: Labels of different groups are not compared, (N,).
+        num_groups: How many groups there are.
+        across: What groups differ in, if one grid can serve all.
+    """
+
+    columns: Columns
+    safe: Mapping[str, BoolArray]
+    groups: IntArray
+    num_groups: int
+    across: Across | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Coarsening:
     """How labels are thinned out in one sweep, and what it has cost.
@@ -59,101 +79,114 @@ class Coarsening:
     losses: dict[str, float] = field(default_factory=dict)
     slots_left: int = 1
 
-    def thinned_early(self, columns: Columns, groups: IntArray, num_groups: int, across: Across | None) -> IntArray:
+    def thinned_early(self, labels: Labels) -> IntArray:
         """Return which labels are worth a test of dominance, when there are far more than may stay."""
-        everyone = np.arange(len(groups))
-        if self.max_labels is None or len(groups) <= _FAR_TOO_MANY * self.max_labels:
+        everyone = np.arange(len(labels.groups))
+        if self.max_labels is None or len(everyone) <= _FAR_TOO_MANY * self.max_labels:
             return everyone
-        return self._to_number(columns, groups, everyone, _EARLY * max(1, self.max_labels // num_groups), across)
+        return self._to_number(labels, everyone, _EARLY * max(1, self.max_labels // labels.num_groups))
 
-    def thinned(
-        self, columns: Columns, groups: IntArray, kept: IntArray, num_groups: int, across: Across | None
-    ) -> IntArray:
-        """Return which of the labels ``kept``, in order of group and latency, stay; ``groups`` are those of all."""
+    def thinned(self, labels: Labels, kept: IntArray) -> IntArray:
+        """Return which of the labels ``kept``, in order of group and latency, stay."""
         if self.tolerances and len(kept) > _FEWEST_LABELS:
-            widths = {name: self._width(name) for name in columns if name != "latency"}
-            cells = _of_width(columns, groups, kept, widths)
+            widths = {name: self._width(name) for name in labels.columns if name != "latency"}
+            cells = _of_width(labels, kept, widths)
             if len(np.unique(cells)) <= _MOST_LEFT_RATIO * len(kept):
-                kept = self._fastest(columns, groups, kept, cells, None)
-        if self.max_labels is None or len(kept) <= self.max_labels // num_groups:
+                kept = self._fastest(replace(labels, across=None), kept, cells)
+        if self.max_labels is None or len(kept) <= self.max_labels // labels.num_groups:
             return kept
-        return self._to_number(columns, groups, kept, max(1, self.max_labels // num_groups), across)
+        return self._to_number(labels, kept, max(1, self.max_labels // labels.num_groups))
 
-    def _to_number(
-        self, columns: Columns, groups: IntArray, kept: IntArray, capacity: int, across: Across | None
-    ) -> IntArray:
-        """Return at most ``capacity`` labels of each group, or so many in all where one grid serves all groups."""
+    def _to_number(self, labels: Labels, kept: IntArray, capacity: int) -> IntArray:
+        """Return at most ``capacity`` labels of each group, or so many in all where one grid serves all groups.
+
+        There are more only where ``capacity`` is less than two for each limit.
+        """
+        across, groups = labels.across, labels.groups
         if across is not None:
             whole = capacity * len(across.potential)
             if len(kept) <= whole:
                 return kept
-            reach = {**columns, "quality": columns["quality"] + across.potential[groups]}
-            cells = _numbered(reach, np.zeros_like(groups), kept, whole)
-            return self._fastest(columns, groups, kept, cells, across)
+            reach = {**labels.columns, "quality": labels.columns["quality"] + across.potential[groups]}
+            cells = _numbered(replace(labels, columns=reach, groups=np.zeros_like(groups)), kept, whole)
+            return self._fastest(labels, kept, cells)
         sizes = np.bincount(groups[kept])
         many = sizes[groups[kept]] > capacity
-        cells = _numbered(columns, groups, kept[many], capacity)
-        thinned = self._fastest(columns, groups, kept[many], cells, None)
+        cells = _numbered(labels, kept[many], capacity)
+        thinned = self._fastest(labels, kept[many], cells)
         many[many] = np.isin(kept[many], thinned, assume_unique=True, invert=True)
         return np.asarray(kept[~many])
 
     def _width(self, name: str) -> float:
         return max(0.0, self.tolerances.get(name, 0.0) - self.losses.get(name, 0.0)) / self.slots_left
 
-    def _fastest(
-        self, columns: Columns, groups: IntArray, kept: IntArray, cells: IntArray, across: Across | None
-    ) -> IntArray:
+    def _fastest(self, labels: Labels, kept: IntArray, cells: IntArray) -> IntArray:
         """Return the fastest label of each cell, in the order of ``kept``, and count what the others were better by."""
         if not len(kept):
             return kept
         num_cells = int(cells.max()) + 1
-        latency = columns["latency"][kept]
+        latency = labels.columns["latency"][kept]
         lowest = np.full(num_cells, np.inf)
         np.minimum.at(lowest, cells, latency)
         position = np.full(num_cells, -1)
         fastest = np.flatnonzero(latency == lowest[cells])[::-1]
         position[cells[fastest]] = fastest  # of equals the first
-        stands_for = position[cells]
-        for name, row in columns.items():
-            if name != "latency":
-                values = row[kept]
-                losses = values[stands_for] - values
-                if across is not None and name == "quality":
-                    own = groups[kept]
-                    losses = losses + np.where(own == own[stands_for], 0.0, across.transfer[own, own[stands_for]])
-                self.losses[name] = self.losses.get(name, 0.0) + max(0.0, float(losses.max()))
+        self._count(labels, kept, position[cells])
         return np.asarray(kept[np.sort(position[position >= 0])])
 
+    def _count(self, labels: Labels, kept: IntArray, stands_for: IntArray) -> None:
+        """Add to the losses what ``kept`` labels lose when those at ``stands_for`` take their places."""
+        lost = {}
+        for name, row in labels.columns.items():
+            if name == "latency":
+                continue
+            values = row[kept]
+            differences = values[stands_for] - values
+            if labels.across is not None and name == "quality":
+                own = labels.groups[kept]
+                transfers = labels.across.transfer[own, own[stands_for]]
+                differences = differences + np.where(own == own[stands_for], 0.0, transfers)
+            lost[name] = max(0.0, float(differences.max()))
+        latencies = [name for name in lost if name.startswith(LATENCY_OF)]
+        lost |= dict.fromkeys(latencies, max((lost[name] for name in latencies), default=0.0))
+        for name, loss in lost.items():
+            self.losses[name] = self.losses.get(name, 0.0) + loss
 
-def _of_width(columns: Columns, groups: IntArray, kept: IntArray, widths: Mapping[str, float]) -> IntArray:
+
+def _of_width(labels: Labels, kept: IntArray, widths: Mapping[str, float]) -> IntArray:
     """Return the cell of each label in grids of given widths; columns of width 0 keep all their values apart."""
-    cells = groups[kept]
+    cells = labels.groups[kept]
     for name, width in widths.items():
-        row = columns[name][kept]
+        row = labels.columns[name][kept]
         if width > 0:
             own = np.floor((row - row.min()) / width).astype(np.int64)
         else:
             own = np.unique(row, return_inverse=True)[1]
+        if name in labels.safe:
+            own = np.where(labels.safe[name][kept], 0, own + 1)
         cells = np.unique(cells * (int(own.max()) + 1) + own, return_inverse=True)[1]
     return cells
 
 
-def _numbered(columns: Columns, groups: IntArray, kept: IntArray, capacity: int) -> IntArray:
-    """Return the cell of each label in grids of at most ``capacity`` cells a group; quality gets most of them."""
+def _numbered(labels: Labels, kept: IntArray, capacity: int) -> IntArray:
+    """Return the cell of each label in grids of about ``capacity`` cells a group; quality gets most of them."""
     if not len(kept):
         return kept
-    own_groups = groups[kept]
+    own_groups = labels.groups[kept]
     num_groups = int(own_groups.max()) + 1
-    others = [name for name in columns if name not in ("latency", "quality")]
-    num_bins = dict.fromkeys(others, max(1, round((capacity / 4) ** (1 / (1 + len(others))))))
+    others = [name for name in labels.columns if name not in ("latency", "quality")]
+    equal = max(1, round((capacity / 4) ** (1 / (1 + len(others)))))
+    num_bins = {name: max(2, equal) if name in labels.safe else equal for name in others}
     num_bins["quality"] = max(1, capacity // int(np.prod([num_bins[name] for name in others])))
     cells = own_groups
     for name, bins in num_bins.items():
-        row = columns[name][kept]
+        row = labels.columns[name][kept]
+        safe = labels.safe[name][kept] if name in labels.safe else None
+        free = bins if safe is None else bins - 1
         low, high = np.full(num_groups, np.inf), np.full(num_groups, -np.inf)
         np.minimum.at(low, own_groups, row)
         np.maximum.at(high, own_groups, row)
         span = np.where(high > low, high - low, 1.0)
-        own = ((row - low[own_groups]) / span[own_groups] * bins).astype(np.int64)
-        cells = cells * bins + np.minimum(own, bins - 1)
+        own = np.minimum(((row - low[own_groups]) / span[own_groups] * free).astype(np.int64), free - 1)
+        cells = cells * bins + (own if safe is None else np.where(safe, 0, own + 1))
     return cells

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.search.exact import dominance
-from nas.search.exact.coarsening import Across
+from nas.search.exact.coarsening import Across, Labels
 from nas.search.exact.columns import Case, Rest, slack
-from nas.search.exact.tables import FloatArray, IntArray
+from nas.search.exact.tables import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from nas.search.exact.coarsening import Coarsening
@@ -71,15 +71,16 @@ class Sweep:
     def _extend(self, labels: _Labels, slot: int) -> _Labels:
         """Return the labels after ``slot``: every label with every option, but for what cannot reach the front."""
         extended = self._with_every_option(labels, slot)
-        columns = self._compared(extended, slot)
+        columns, safe = self._compared(extended, slot)
         apart = self._grouped and slot < len(self._allowed) - 1
         groups = extended.last if apart else np.zeros(len(extended.last), dtype=np.int64)
         num_groups = len(self._allowed[slot]) if apart else 1
         across = self._across(slot) if apart else None
-        kept = self._coarsening.thinned_early(columns, groups, num_groups, across)
-        fewer = {name: row[kept] for name, row in columns.items()}
-        kept = kept[dominance.keep(list(fewer.values()), groups[kept] if apart else None)]
-        return extended.take(self._coarsening.thinned(columns, groups, kept, num_groups, across))
+        known = Labels(columns=columns, safe=safe, groups=groups, num_groups=num_groups, across=across)
+        kept = self._coarsening.thinned_early(known)
+        fewer = _without_repeats([row[kept] for row in columns.values()])
+        kept = kept[dominance.keep(fewer, groups[kept] if apart else None)]
+        return extended.take(self._coarsening.thinned(known, kept))
 
     def _across(self, slot: int) -> Across | None:
         """Return what the options of ``slot`` differ in by what follows, if that is quality alone."""
@@ -102,13 +103,14 @@ class Sweep:
         option, parent = np.nonzero(inside)
         return _Labels(values=values[:, option, parent], last=option, parent=parent)
 
-    def _compared(self, labels: _Labels, slot: int) -> dict[str, FloatArray]:
-        """Return the columns that dominance looks at; latency and quality first.
+    def _compared(self, labels: _Labels, slot: int) -> tuple[dict[str, FloatArray], dict[str, BoolArray]]:
+        """Return the columns that dominance looks at; latency and quality first. Then who cannot break which limit.
 
         A figure that only has a limit counts from where it can still break it, and one of several latencies from where
         it can still be the largest: below that, labels are equal in it.
         """
         result: dict[str, FloatArray] = {}
+        safe: dict[str, BoolArray] = {}
         for index, (column, rest) in enumerate(zip(self._columns, self._rests, strict=True)):
             if not column.compared:
                 continue
@@ -118,12 +120,18 @@ class Sweep:
                     if other == index:
                         row = np.maximum(row, labels.values[one] + least[slot][labels.last])
             elif not column.objective and column.limit is not None:
-                row = np.maximum(row, column.limit - rest.high[slot][labels.last])
-            varies = bool((row != row[:1]).any())
-            if column.name in ("latency", "quality") or (varies and not _among(row, result)):
+                highest = column.limit - rest.high[slot][labels.last]
+                row = np.maximum(row, highest)
+                safe[column.name] = row <= highest + slack(column.limit)
+            if column.name in ("latency", "quality") or bool((row != row[:1]).any()):
                 result[column.name] = row
-        return result
+        return result, safe
 
 
-def _among(row: FloatArray, columns: dict[str, FloatArray]) -> bool:
-    return any(np.array_equal(row, other) for other in columns.values())
+def _without_repeats(rows: list[FloatArray]) -> list[FloatArray]:
+    """Return each of ``rows`` once, latency and quality in any case."""
+    kept = rows[:2]
+    for row in rows[2:]:
+        if not any(np.array_equal(row, other) for other in kept):
+            kept.append(row)
+    return kept
