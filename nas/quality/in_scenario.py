@@ -32,6 +32,7 @@ class ScenarioQuality:
 
     The score is the estimator's for the architecture, in as much of the scenario as it ``judges``, plus what the user
     said that the rest is worth: a statement, not a measurement, which every quality says in its fidelity and metrics.
+    Where all values are worth the same, it says that instead.
 
     Args:
         space: The joint space.
@@ -56,8 +57,12 @@ class ScenarioQuality:
             name: dict(zip(getattr(space.values, name), numbers, strict=True)) for name, numbers in worth.items()
         }
         self.name = estimator.name
-        stated = f"; worth of {', '.join(worth)} stated by the user" if worth else ""
-        self.fidelity = f"{estimator.fidelity}{stated}"
+        stated = [name for name, numbers in worth.items() if len(set(numbers)) > 1]
+        alike = [name for name in worth if name not in stated]
+        parts = [estimator.fidelity]
+        parts += [f"worth of {', '.join(stated)} stated by the user"] if stated else []
+        parts += [f"every value of {', '.join(alike)} counts the same"] if alike else []
+        self.fidelity = "; ".join(parts)
 
     def estimate(self, architecture: Architecture) -> Quality:
         """Quality of one candidate in its scenario."""

@@ -85,6 +85,12 @@ def test_in_a_scenario_the_stated_worth_is_added_and_shown(judge: SupernetQualit
     assert "worth of frames stated by the user" in found.fidelity
 
 
+def test_values_worth_the_same_are_not_called_stated(judge: SupernetQuality) -> None:
+    space = JointSpace(TINY, ScenarioValues(frames=(8, 16), size=((16, 16), (32, 32))))
+    quality = ScenarioQuality(space, judge, worth={"frames": (0.0, 0.25), "size": (0.0, 0.0)})
+    assert "; worth of frames stated by the user; every value of size counts the same" in quality.fidelity
+
+
 def test_what_the_estimator_judges_cannot_be_stated_as_well(judge: SupernetQuality) -> None:
     space = JointSpace(TINY, ScenarioValues(denoising_steps=(2, 4)))
     with pytest.raises(ValueError, match="worth of 'denoising_steps' does not fit"):
