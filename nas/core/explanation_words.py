@@ -24,8 +24,13 @@ def step_words(step: BudgetStep) -> str:
         return f"{start}leaves no network"
     if step.quality is None:
         return f"{start}cannot be compared: nothing keeps the present budget"
-    by = f", by changing {change_words(step)}" if step.changes else ", with the same network"
+    by = f", by changing {change_words(step)}" if step.changes else f", {_unchanged(step)}"
     return f"{start}{'buys' if step.difference > 0 else 'takes'} {words(step.quality)} quality{by}"
+
+
+def _unchanged(step: BudgetStep) -> str:
+    moved = step.quality is not None and (step.quality.low != 0.0 or step.quality.high != 0.0)
+    return "though the network expected to be best stays the same" if moved else "with the same network"
 
 
 def move_words(step: BudgetStep) -> str:
