@@ -84,3 +84,9 @@ def _limits(config: RunConfig, device: DeviceSection, limits: DeviceLimits, path
                 f"{unit!r} is none of the units that scenario.compute_units {scenario.compute_units!r} and precision "
                 f"{scenario.precision!r} leave on {device.name!r}: {', '.join(allowed)}",
             )
+    if set(limits.runs_on) <= set(allowed) and allowed[0] not in limits.runs_on:
+        yield (
+            f"{path}.runs_on",
+            f"leaves out {allowed[0]!r}, where scenario.compute_units {scenario.compute_units!r} puts what runs there, "
+            "so costs would be of another unit than is asked for; choose other compute units",
+        )

@@ -128,6 +128,7 @@ def test_packages_for_a_phone_are_converted_as_asked(tmp_path: Path) -> None:
     [
         ("{runs_on: gpu}", "budget.runs_on", "'gpu' is none of the units that scenario.compute_units 'cpu_and_ne'"),
         ("{runs_on: [neural_engine, cpu]}", None, ""),
+        ("{runs_on: cpu}", "budget.runs_on", "leaves out 'neural_engine', where scenario.compute_units 'cpu_and_ne'"),
         ("{runs_on: neural_engine}", None, ""),
         ("{runs_on: neural_engin}", "budget.runs_on.0", "must be one of cpu, gpu, neural_engine, cuda, unknown"),
         ("{runs_on: []}", "budget.runs_on", "a list of at least one of them, got []"),
