@@ -78,7 +78,7 @@ def _explanation(context: Context, front: FrontFile) -> Explanation:
     if explanation is None:
         raise InputError(
             f"{path.parent}: fewer than two candidates were judged, which explains nothing",
-            hint="go on with more evaluations: nas search RUN --evaluations N",
+            hint="search with more evaluations, `nas search FILE --set search.evaluations=N`, or allow more in budget",
         )
     return explanation
 

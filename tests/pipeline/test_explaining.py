@@ -81,3 +81,4 @@ def test_too_few_judged_candidates_are_said_to_explain_nothing(tmp_path: Path) -
     shown = CliRunner().invoke(main, ["show", str(context.directory.path), "explain"])
     assert shown.exit_code == 3
     assert "fewer than two candidates were judged" in shown.stderr
+    assert "--set search.evaluations=N" in shown.stderr
