@@ -4,6 +4,7 @@ Recursive co-kriging (Le Gratiet & Garnier 2014, Int. J. Uncertainty Quantificat
 of this package at every level: the posterior mean of the level below enters the model of a level as one coefficient
 (``Observations.hints``), so that a factor and whatever the levels differ by are learned at the same time. An estimator
 that says nothing of the next gets a factor near 0 and does no harm but for its price.
+Unlike theirs, a level's variance leaves out how unsure the level below is of its own mean.
 
 How many cheap evaluations go with a dear one follows from how well they agree: with correlation r and price ratio w,
 sqrt(w r^2 / (1 - r^2)) of them (Peherstorfer, Willcox & Gunzburger 2016, SIAM J. Sci. Comput. 38, A3163-A3194). Their

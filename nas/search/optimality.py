@@ -36,7 +36,7 @@ _MOST_LABELS = 500
 def optimality_bound(
     posterior: Posterior, costs: SearchCosts, budget: Budget, reference: tuple[float, float, float]
 ) -> OptimalityBound | None:
-    """Return the bound; ``None`` where no judged candidate is inside the budget and the reference under any draw.
+    """Return the bound; ``None`` where no architecture is inside the budget and the reference under any draw.
 
     Args:
         posterior: Fitted to the judged candidates.

@@ -210,7 +210,7 @@ def lacks(front: ExactFront, problem: AdditiveProblem, budget: Budget) -> list[t
     """Architectures that the certificate promises a match for, and that have none."""
     certificate = front.certificate
     spare = {
-        "latency_high": max(certificate.latency_high_loss_ms, certificate.latency_loss_ms),
+        "latency_high": certificate.latency_high_loss_ms,
         "memory": certificate.memory_loss_mb,
         "parameters": certificate.parameters_loss,
         **dict(certificate.requirement_losses),

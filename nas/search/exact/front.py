@@ -94,6 +94,7 @@ class ExactFront:
     def loss_ratio(self) -> float:
         """Return the certificate's bound in relative terms: the largest loss as a share of the front's own range.
 
+        Of objectives alone: what architectures need to spare under limits is in the certificate.
         0 when the front is exact, infinity when an objective with a loss is the same for all members.
         """
         points = self.points()

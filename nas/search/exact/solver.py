@@ -55,8 +55,9 @@ def solve(
         problem: The tables.
         budget: Limits; those left out do not bind.
         max_labels: Labels kept after a slot at one activation level; more are coarsened. No limit when left out.
-        epsilon_ratio: Most that may be lost in any objective, as a share of the front's range in it; the certificate
-            says what was. Nothing is lost when left out. With ``max_labels`` too, that comes first.
+        epsilon_ratio: Most that is to be lost in any objective, as a share of the front's range in it, and of the room
+            under any limit in a sweep; a few attempts are made, and the certificate says what was lost. Nothing is
+            when left out. With ``max_labels`` too, that comes first.
         parameters_objective: Whether fewer parameters are a fourth objective.
 
     Raises:

@@ -149,14 +149,7 @@ class TabulatedCosts:
             options=self.options[found],
             costs=CostArrays(**{one.name: getattr(self.costs, one.name)[found] for one in fields(self.costs)}),
             quality=values[kept],
-            certificate=Certificate(
-                quality_loss=0.0,
-                memory_loss_mb=0.0,
-                latency_high_loss_ms=0.0,
-                parameters_loss=0.0,
-                labels=len(inside),
-                levels=1,
-            ),
+            certificate=Certificate(labels=len(inside), levels=1),
         )
 
     def _code(self, options: IntArray) -> IntArray:
