@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.search.exact import dominance
 from nas.search.exact.tables import FloatArray, IntArray, SlotSum, stack
 from nas.search.quality_model import Observations, QualityModel, learn_scales
 
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from nas.core.protocols import SearchSpace
     from nas.search.exact.problem import SearchCosts
 
+# A model of more takes too long, and its covariances too much memory.
+_MOST_OBSERVATIONS = 2000
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Posterior:
     """A fitted quality model.
 
     Attributes:
-        judged: Option indices (n, L) of what was judged.
+        judged: Option indices (n, L) of what was judged; of many the model has seen a part, see ``worth_keeping``.
         mean: Posterior mean of quality.
         draws: Draws from the posterior, without the noise of an evaluation.
     """
@@ -59,10 +63,12 @@ def fit_posterior(
         return None
     qualities = [item.quality for item in judged if item.quality is not None]
     options = stack([tuple(space.to_options(item.architecture)) for item in judged], len(costs.sizes))
+    scores = np.array([quality.score for quality in qualities])
+    kept = worth_keeping(options, scores, costs)
     observations = Observations(
-        options=options,
-        scores=np.array([quality.score for quality in qualities]),
-        errors=np.array([quality.standard_error or 0.0 for quality in qualities]),
+        options=options[kept],
+        scores=scores[kept],
+        errors=np.array([quality.standard_error or 0.0 for quality in qualities])[kept],
         sizes=costs.sizes,
         hints=(costs.hint_ms,),
         traits=option_traits(space),
@@ -70,6 +76,15 @@ def fit_posterior(
     model = QualityModel(observations, learn_scales(observations))
     drawn = tuple(model.draw(generator) for _ in range(draws))
     return Posterior(judged=options, mean=model.mean(), draws=drawn)
+
+
+def worth_keeping(options: IntArray, scores: FloatArray, costs: SearchCosts) -> IntArray:
+    """Return which judged architectures (n, L) a model is given: all, or the latest 2000 and those on the front."""
+    if len(options) <= _MOST_OBSERVATIONS:
+        return np.arange(len(options))
+    scored = costs.score(options)
+    best = dominance.keep([scored.latency_ms, scored.peak_memory_mb, -scores])
+    return np.union1d(best, np.arange(len(options) - _MOST_OBSERVATIONS, len(options)))
 
 
 def option_traits(space: SearchSpace) -> tuple[FloatArray, ...]:

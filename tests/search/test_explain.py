@@ -13,6 +13,7 @@ from problem import AdditiveProblem, FlatSpace
 from nas.core import pareto
 from nas.core.cost import Budget
 from nas.core.evaluation import Evaluation, Proposal, Quality
+from nas.search import posterior as posterior_module
 from nas.search.exact import SlotSum
 from nas.search.exact.tables import within
 from nas.search.exact.volume import hypervolume
@@ -207,6 +208,31 @@ def test_lower_bound_holds_where_the_truth_is_known() -> None:
         own = np.isin(inside @ [64, 16, 4, 1], rows @ [64, 16, 4, 1])
         held.append(hypervolume(points[own], corner) / hypervolume(points, corner) >= lower)
     assert sum(held) >= 5
+
+
+def test_a_model_of_many_candidates_is_given_the_latest_and_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The covariances of 20,000 judged candidates would not fit into memory.
+    given: list[int] = []
+
+    class Counted(posterior_module.QualityModel):
+        def __init__(self, observations: Any, scales: Any) -> None:
+            given.append(len(observations.options))
+            super().__init__(observations, scales)
+
+    monkeypatch.setattr(posterior_module, "_MOST_OBSERVATIONS", 20)
+    monkeypatch.setattr(posterior_module, "QualityModel", Counted)
+    rng = np.random.default_rng(0)
+    posterior = fit_posterior(SPACE, evaluations(EVERY[:60], PROBLEM_QUALITY, 0.0, rng), PROBLEM.costs, rng, draws=1)
+    assert posterior is not None
+    assert len(posterior.judged) == 60
+    scored = PROBLEM.costs.score(EVERY[:60])
+    points = np.stack([scored.latency_ms, scored.peak_memory_mb, -PROBLEM_QUALITY.total(EVERY[:60])], axis=1)
+    front = {
+        index
+        for index, point in enumerate(points)
+        if not ((points <= point).all(axis=1) & (points < point).any(axis=1)).any()
+    }
+    assert given == [len(front | set(range(40, 60)))]
 
 
 def test_fewer_than_two_qualities_explain_nothing() -> None:

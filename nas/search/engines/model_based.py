@@ -20,10 +20,10 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
 from nas.search.candidates import Candidates
-from nas.search.exact import SlotSum, TabulatedCosts, dominance
+from nas.search.exact import SlotSum, TabulatedCosts
 from nas.search.exact.tables import stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
-from nas.search.posterior import option_traits
+from nas.search.posterior import option_traits, worth_keeping
 from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ _START_LABELS = 200
 _UNTRIED_FACTOR = 4.0
 # Spaces up to this size are tabulated: every architecture is then a candidate.
 _MOST_ENUMERATED = 20_000
-# A model of more takes too long: the latest are kept, with all that nothing else is better than.
-_MOST_OBSERVATIONS = 2000
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +219,7 @@ class ModelBasedSearch:
     def _observations(self, count: int | None = None) -> Observations:
         """Return the first ``count`` observations, those that the model keeps."""
         options, scores = stack(self._rows[:count], len(self._costs.sizes)), np.array(self._scores[:count])
-        kept = self._worth_keeping(options, scores)
+        kept = worth_keeping(options, scores, self._costs)
         return Observations(
             options=options[kept],
             scores=scores[kept],
@@ -230,13 +228,6 @@ class ModelBasedSearch:
             hints=(self._hint_ms, *self._hints()),
             traits=self._traits,
         )
-
-    def _worth_keeping(self, options: IntArray, scores: FloatArray) -> IntArray:
-        if len(options) <= _MOST_OBSERVATIONS:
-            return np.arange(len(options))
-        costs = self._costs.score(options)
-        best = dominance.keep([costs.latency_ms, costs.peak_memory_mb, -scores])
-        return np.union1d(best, np.arange(len(options) - _MOST_OBSERVATIONS, len(options)))
 
     def _learned_scales(self) -> Scales:
         """Return scales learned from the first part of the observations, which grows in steps."""
