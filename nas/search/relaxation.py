@@ -1,4 +1,7 @@
-"""What a relaxed or tightened limit would buy, by fronts of the quality model solved exactly at the upper ends."""
+"""What a relaxed or tightened limit would buy, by fronts of the quality model solved at the upper ends.
+
+Labels are thinned out, so that a gain may be off by what the fronts lose; the losses are not in the intervals.
+"""
 
 from __future__ import annotations
 
