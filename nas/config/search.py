@@ -41,7 +41,7 @@ class ModelBasedEngine(Section):
     residual: bool = True
     draws: Count = 3
     picks: Count = 64
-    temperature: Annotated[float, Field(ge=0.0)] = 0.5
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
     max_labels: Count = 2000
 
 

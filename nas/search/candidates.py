@@ -49,7 +49,7 @@ class Candidates:
             pending: Proposed and not judged yet.
         """
         judged = model.observations.options
-        self._known = _points(judged, -model.smoothed(), costs, budget)
+        self._known = known_points(judged, -model.smoothed(), costs, budget)
         scored = costs.score(options)
         figures = np.stack([scored.latency_ms, scored.peak_memory_mb], axis=1)
         self._reference = reference(figures, self._known, budget)
@@ -63,7 +63,7 @@ class Candidates:
         for index in range(len(waiting)):
             self._posterior.believe(index)
         expected = -self._posterior.mean[: len(waiting)]
-        self._known = np.concatenate([self._known, _points(waiting, expected, costs, budget)])
+        self._known = np.concatenate([self._known, known_points(waiting, expected, costs, budget)])
         self._left = np.ones(len(options), dtype=bool)
 
     def take(self) -> Row | None:
@@ -78,11 +78,21 @@ class Candidates:
         if not gains[best] > 0:
             return None
         index = int(left[best])
-        self._left[index] = False
-        self._posterior.believe(int(rows[best]))
-        point = np.array([[*self._figures[index], mean[best]]])
-        self._known = np.concatenate([self._known, point])
+        self._believe(index)
         return tuple(self.options[index].tolist())
+
+    def leave_out(self, row: Row) -> None:
+        """Take ``row``, which was proposed for another reason, to be judged; nothing where it is none of these."""
+        for index in np.flatnonzero(self._left & (self.options == np.array(row)).all(axis=1)).tolist():
+            self._believe(index)
+
+    def _believe(self, index: int) -> None:
+        """Take an architecture to turn out as expected."""
+        position = self._num_waiting + index
+        self._left[index] = False
+        point = np.array([[*self._figures[index], -self._posterior.mean[position]]])
+        self._posterior.believe(position)
+        self._known = np.concatenate([self._known, point])
 
     def _most_promising(self, options: IntArray, figures: FloatArray, model: QualityModel) -> IntArray:
         gains = []
@@ -111,7 +121,7 @@ def reference(candidates: FloatArray, known: FloatArray, budget: Budget) -> Floa
     return np.array(corner)
 
 
-def _points(options: IntArray, quality: FloatArray, costs: SearchCosts, budget: Budget) -> FloatArray:
+def known_points(options: IntArray, quality: FloatArray, costs: SearchCosts, budget: Budget) -> FloatArray:
     """Return latency, memory and negated quality of architectures, those inside the budget."""
     scored = costs.score(options)
     points = np.stack([scored.latency_ms, scored.peak_memory_mb, quality], axis=1)

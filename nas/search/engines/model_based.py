@@ -2,8 +2,12 @@
 
 Costs are known, so only quality is learned (``nas.search.quality_model``). The exact fronts, under the budget, of the
 posterior mean and of several posterior draws are where the best architectures can be; in a small or listed space they
-can be anywhere. Of these candidates those of highest expected hypervolume improvement are proposed, one after another
-(``nas.search.candidates``). Nothing over the budget and nothing known is proposed.
+can be anywhere. Of these candidates are proposed, in turn: for every draw the member of its front that adds most
+hypervolume if the draw is true (Thompson sampling, after Bradford et al. 2018, J. Global Optimization 71, 407-438),
+then those of highest expected hypervolume improvement (``nas.search.candidates``), and every fifth time a probe of an
+option that was hardly tried (``nas.search.probing``). Expected improvement alone was seen to stay at 0.80 to 0.83 of a
+front's hypervolume where a slot far more important than the others held an option not tried. Nothing over the budget
+and nothing known is proposed.
 
 The first proposals are the cheapest architecture, then feasible ones that between them hold every option that fits.
 """
@@ -12,18 +16,20 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
-from nas.search.candidates import Candidates
+from nas.search import acquisition
+from nas.search.candidates import Candidates, known_points, reference
 from nas.search.exact import SlotSum, TabulatedCosts
-from nas.search.exact.tables import stack, within
+from nas.search.exact.tables import IntArray, stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
 from nas.search.posterior import option_traits, worth_keeping
+from nas.search.probing import probe
 from nas.search.quality_model import Observations, QualityModel, Scales, learn_scales
 
 if TYPE_CHECKING:
@@ -34,12 +40,13 @@ if TYPE_CHECKING:
     from nas.core.protocols import SearchSpace
     from nas.core.rng import RandomStreams
     from nas.search.exact import SearchCosts
-    from nas.search.exact.tables import FloatArray, IntArray
+    from nas.search.exact.tables import FloatArray
 
 # A new fit of the scales at most every time the observations have grown by this factor.
 _GROWTH_BEFORE_NEW_SCALES = 1.15
 _REFILLS_BEFORE_CHANCE = 4
 _START_LABELS = 200
+_PICKS_FOR_A_PROBE = 5
 _UNTRIED_FACTOR = 4.0
 # Spaces up to this size are tabulated: every architecture is then a candidate.
 _MOST_ENUMERATED = 20_000
@@ -66,7 +73,7 @@ class ModelBasedOptions:
     residual: bool = True
     draws: int = 3
     picks: int = 64
-    temperature: float = 0.5
+    temperature: float = 1.0
     max_labels: int = 2000
 
     def __post_init__(self) -> None:
@@ -137,6 +144,8 @@ class ModelBasedSearch:
                 break
             self._pending[options] = None
             self._known.add(options)
+            if self._current.candidates is not None:
+                self._current.candidates.leave_out(options)
             proposals.append(Proposal(architecture=self._space.from_options(options)))
         return proposals
 
@@ -174,15 +183,43 @@ class ModelBasedSearch:
         if position < len(self._start):
             return self._start[position]
         if len(self._rows) >= 2:
+            if position % _PICKS_FOR_A_PROBE == 0 and not isinstance(self._costs, TabulatedCosts):
+                options = self._probe(batch)
+                if options is not None:
+                    return options
             for _ in range(_REFILLS_BEFORE_CHANCE):
                 if batch.candidates is None or batch.left == 0:
                     batch.candidates, batch.left = self._candidates(batch), self._options.picks
-                options = None if batch.candidates is None else batch.candidates.take()
+                options = self._best_of_a_draw(batch) if batch.draws else None
+                if options is None and batch.candidates is not None:
+                    options = batch.candidates.take()
                 if options is not None:
                     batch.left -= 1
                     return options
                 batch.candidates = None
         return self._by_chance(batch)
+
+    def _probe(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Return a good design with an option that was hardly tried, if there is one to be hoped for."""
+        model, mean, members = self._best_known(batch)
+        judged = stack([*self._rows, *self._pending], len(self._costs.sizes))
+        return probe(
+            members,
+            judged,
+            mean,
+            known=self._known,
+            model=model,
+            costs=self._costs,
+            budget=self._budget,
+        )
+
+    def _best_known(self, batch: _Batch) -> tuple[QualityModel, SlotSum, IntArray]:
+        """Return the batch's model, its mean and the front of the mean; made once a batch."""
+        if batch.best is None:
+            model = batch.model or QualityModel(self._observations(), self._learned_scales())
+            mean = model.mean()
+            batch.model, batch.best = model, (model, mean, self._members(mean))
+        return batch.best
 
     def _candidates(self, batch: _Batch) -> Candidates | None:
         """Return what may be worth judging: all of a small space, else the fronts of the mean and of draws."""
@@ -194,19 +231,33 @@ class ModelBasedSearch:
         else:
             temperature = self._options.temperature
             draws = [model.draw(batch.generator, temperature=temperature) for _ in range(self._options.draws)]
-            options = self._members((model.mean(), *draws))
+            fronts = [self._members(draw) for draw in draws]
+            batch.draws = list(zip(draws, fronts, strict=True))
+            options = np.unique(np.concatenate([self._best_known(batch)[2], *fronts]), axis=0)
         new = [index for index, row in enumerate(options.tolist()) if tuple(row) not in self._known]
         if not new:
             return None
         pending = tuple(self._pending)
         return Candidates(options[new], model=model, costs=self._costs, budget=self._budget, pending=pending)
 
-    def _members(self, qualities: Sequence[SlotSum]) -> IntArray:
-        """Return the members of the fronts of several qualities, each once."""
-        fronts = [
-            self._costs.front(quality, self._budget, max_labels=self._options.max_labels) for quality in qualities
-        ]
-        return np.unique(np.concatenate([front.options for front in fronts]), axis=0)
+    def _best_of_a_draw(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Return the new member of a draw's front that would add most hypervolume if the draw were true."""
+        quality, members = batch.draws.pop(0)
+        new = [index for index, row in enumerate(members.tolist()) if tuple(row) not in self._known]
+        members = members[new]
+        if not len(members):
+            return None
+        judged = stack([*self._rows, *self._pending], len(self._costs.sizes))
+        known = known_points(judged, -quality.total(judged), self._costs, self._budget)
+        scored = self._costs.score(members)
+        points = np.stack([scored.latency_ms, scored.peak_memory_mb, -quality.total(members)], axis=1)
+        gains = acquisition.gains(points, known, reference(points[:, :2], known, self._budget))
+        best = int(np.argmax(gains))
+        return tuple(members[best].tolist()) if gains[best] > 0 else None
+
+    def _members(self, quality: SlotSum) -> IntArray:
+        """Return the members of the front of a quality."""
+        return self._costs.front(quality, self._budget, max_labels=self._options.max_labels).options
 
     def _by_chance(self, batch: _Batch) -> tuple[int, ...] | None:
         """Return a feasible new neighbour of something known; ``None`` after many failures."""
@@ -246,7 +297,9 @@ class _Batch:
 
     generator: np.random.Generator
     model: QualityModel | None = None
+    best: tuple[QualityModel, SlotSum, IntArray] | None = None
     candidates: Candidates | None = None
+    draws: list[tuple[SlotSum, IntArray]] = field(default_factory=list)
     left: int = 0
 
 
