@@ -30,11 +30,13 @@ class Posterior:
         judged: Option indices (n, L) of what was judged; of many the model has seen a part, see ``worth_keeping``.
         mean: Posterior mean of quality.
         draws: Draws from the posterior, without the noise of an evaluation.
+        residual: Whether the evaluations show more than sums over slots and neighbours, which draws leave out.
     """
 
     judged: IntArray
     mean: SlotSum
     draws: tuple[SlotSum, ...]
+    residual: bool = False
 
     def totals(self, options: IntArray) -> FloatArray:
         """Return the draws' qualities of architectures (N, L), as (draws, N)."""
@@ -73,9 +75,10 @@ def fit_posterior(
         hints=(costs.hint_ms,),
         traits=option_traits(space),
     )
-    model = QualityModel(observations, learn_scales(observations))
+    scales = learn_scales(observations)
+    model = QualityModel(observations, scales)
     drawn = tuple(model.draw(generator) for _ in range(draws))
-    return Posterior(judged=options, mean=model.mean(), draws=drawn)
+    return Posterior(judged=options, mean=model.mean(), draws=drawn, residual=scales.residual > 0)
 
 
 def worth_keeping(options: IntArray, scores: FloatArray, costs: SearchCosts) -> IntArray:

@@ -1,7 +1,8 @@
 """Sensitivities from a file: how much quality changes when one slot holds something instead of nothing.
 
-CSV, with a header and one change a line; ``option`` counts from 0 in the order of ``nas show space``, ``kind`` stands
-for every option of that kind, and a line with both or neither is a fault. An option's own line goes before its kind's::
+CSV, with a header and one change a line; ``option`` counts from 0 in the order of ``space.options(slot)``, ``kind``
+stands for every option of that kind, and a line with both or neither is a fault. An option's own line goes before its
+kind's::
 
     slot,kind,option,change
     down0.0,conv1d,,0.012

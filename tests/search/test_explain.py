@@ -185,6 +185,18 @@ def test_nothing_better_is_left_when_everything_was_judged() -> None:
     assert (bound.median, bound.lower) == pytest.approx((1.0, 1.0))
 
 
+def test_nothing_is_claimed_from_a_handful_of_candidates() -> None:
+    posterior = Posterior(judged=EVERY[:9], mean=PROBLEM_QUALITY, draws=(PROBLEM_QUALITY,) * 3)
+    assert optimality_bound(posterior, PROBLEM.costs, BUDGET, (210.0, 99.0, 1.0)) is None
+
+
+def test_a_bound_says_when_the_evaluations_deny_its_assumption() -> None:
+    posterior = Posterior(judged=EVERY, mean=PROBLEM_QUALITY, draws=(PROBLEM_QUALITY,) * 3, residual=True)
+    bound = optimality_bound(posterior, PROBLEM.costs, BUDGET, (210.0, 99.0, 1.0))
+    assert bound is not None
+    assert "more than such a sum" in bound.assumption
+
+
 def test_a_draw_further_from_the_mean_is_that_much_further() -> None:
     rng = np.random.default_rng(0)
     one, mean = random_sum(rng, (4,) * 4), random_sum(rng, (4,) * 4)
