@@ -30,7 +30,7 @@ search: {evaluations: 8, batch: 4}
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ("package_mb: 1", "package_mb allows 1 MB, the least of any is 1.87 MB"),
+        ("package_mb: 1", "package_mb allows 1 MB, the least of any is 1.88 MB"),
         ("parameters: 900000, latency_share: 0.5, package_mb: 1.9", None),
         ("probability: 0.99, latency_ms: 0.5", "the end that all limits keep with a probability of 0.99"),
     ],
