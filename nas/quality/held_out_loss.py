@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from nas.core.evaluation import Quality
 from nas.models.quantised import quantise_
 from nas.quality.supernet import Supernet
-from nas.training.data import LatentClips, make_latent_clips
+from nas.training.data import TrainingClips, make_latent_clips
 from nas.training.noise import TIME_SCALE, add_noise, velocity
 from nas.training.sampling import sample_euler
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.scenario import ScenarioPoint
-    from nas.models.caption import CaptionEncoder
+    from nas.models.caption import TextEncoder
     from nas.models.stored_forms import StoredForm
     from nas.training.stage import Kit
 
@@ -49,14 +49,15 @@ class HeldOutBatch:
 
 @torch.no_grad()
 def make_held_out_batch(
-    clips: LatentClips, captions: CaptionEncoder, *, seed: int, times: tuple[float, ...] = MOTION_TIMES
+    clips: TrainingClips, captions: TextEncoder, *, seed: int, times: tuple[float, ...] = MOTION_TIMES
 ) -> HeldOutBatch:
     """Add fixed noise to ``clips`` at every one of ``times``; each (clip, time) has its own noise."""
     generator = torch.Generator().manual_seed(seed)
-    clean = clips.latents.repeat(len(times), 1, 1, 1, 1)
+    latents, text = clips.fetch(torch.arange(len(clips)))
+    clean = latents.repeat(len(times), 1, 1, 1, 1)
     noise = torch.randn(clean.shape, generator=generator)
     moment = torch.tensor(times).repeat_interleave(len(clips))
-    tokens = captions(clips.token_ids.to(captions.positions.device)).tokens.cpu()
+    tokens = captions(text.to(captions.device)).tokens.cpu()
     return HeldOutBatch(
         noisy=add_noise(clean, noise, moment),
         target=velocity(clean, noise),
@@ -102,7 +103,7 @@ class SupernetQuality:
     def __init__(
         self,
         kit: Kit,
-        clips: LatentClips,
+        clips: TrainingClips,
         *,
         seed: int,
         trained_steps: int,

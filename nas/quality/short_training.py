@@ -21,7 +21,7 @@ from nas.core.protocols import SilentProgress
 from nas.core.rng import RandomStreams
 from nas.models.build import build_denoiser
 from nas.quality.held_out_loss import MOTION_TIMES, clip_losses, make_held_out_batch
-from nas.training.data import LatentClips, make_latent_clips
+from nas.training.data import TrainingClips, make_latent_clips
 from nas.training.distillation import copy_matching_weights, distil
 from nas.training.loop import Batch, Phase, TrainingRun
 from nas.training.losses import flow_matching_loss
@@ -57,8 +57,8 @@ class SharedStart:
 
     kit: Kit
     is_teacher: bool
-    data: LatentClips
-    held_out: LatentClips
+    data: TrainingClips
+    held_out: TrainingClips
     seed: int
 
 
@@ -163,7 +163,7 @@ def trained_start(
 
 
 def shared_start(
-    kit: Kit, options: ShortTrainingOptions, *, data: LatentClips, seed: int, is_teacher: bool = False
+    kit: Kit, options: ShortTrainingOptions, *, data: TrainingClips, seed: int, is_teacher: bool = False
 ) -> SharedStart:
     """Return a trained network as the start of every candidate, with held-out clips made here."""
     held_out = make_latent_clips(
@@ -184,9 +184,9 @@ def _train(denoiser: VideoUNet, start: SharedStart, *, loop: LoopOptions, folder
     """Train a network by flow matching, in place; captions stay as they are."""
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn = draw_noisy(start.data, batch, _NOISE)
+        drawn = draw_noisy(start.data, batch, _NOISE, captions=start.kit.captions)
         with torch.no_grad():
-            tokens = start.kit.captions(drawn.token_ids).tokens
+            tokens = start.kit.captions(drawn.text).tokens
         return flow_matching_loss(predict_velocity(denoiser, drawn.noisy, drawn.times, tokens), drawn.target), {}
 
     run = TrainingRun(

@@ -19,7 +19,7 @@ from nas.models.unet import VideoUNet, temporal_key
 from nas.training.loop import Batch, Phase
 from nas.training.losses import flow_matching_loss
 from nas.training.sampling import predict_velocity
-from nas.training.stage import WEIGHTS, Kit, StageResult, load_weights, make_kit, run_stage
+from nas.training.stage import WEIGHTS, Kit, StageResult, load_weights, make_kit, run_stage, trained_captions
 from nas.training.teacher import draw_noisy
 from search_spaces.layers import temporal_spec
 from search_spaces.workload import slot_setting
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.quality.options import SupernetOptions
-    from nas.training.data import LatentClips
+    from nas.training.data import TrainingClips
     from search_spaces.temporal import TemporalSpace
 
 
@@ -133,7 +133,7 @@ def load_supernet(space: TemporalSpace, folder: Path, *, seed: int) -> Kit:
 
 def train_supernet(
     kit: Kit,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: SupernetOptions,
     folder: Path,
@@ -150,11 +150,12 @@ def train_supernet(
     supernet = kit.denoiser
     if not isinstance(supernet, Supernet):
         raise TypeError(f"train_supernet needs a Supernet, got {type(supernet).__name__}")
+    captions = trained_captions(kit)
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         supernet.activate(fair_path(supernet.space, batch.step, streams=streams))
-        drawn = draw_noisy(data, batch, options.noise)
-        tokens = kit.captions(drawn.token_ids).tokens
+        drawn = draw_noisy(data, batch, options.noise, captions=kit.captions)
+        tokens = kit.captions(drawn.text).tokens
         return flow_matching_loss(predict_velocity(supernet, drawn.noisy, drawn.times, tokens), drawn.target), {}
 
     return run_stage(
@@ -164,9 +165,9 @@ def train_supernet(
         metrics=metrics or folder.parent / "metrics.jsonl",
         options=options.loop,
         details={"noise": options.noise, "data": data.description, "space": supernet.space.identifier},
-        modules={"denoiser": supernet, "captions": kit.captions},
-        phases=[Phase(name="denoiser", trains=("denoiser", "captions"), loss=loss)],
-        averaged=("denoiser", "captions"),
+        modules={"denoiser": supernet, **captions},
+        phases=[Phase(name="denoiser", trains=("denoiser", *captions), loss=loss)],
+        averaged=("denoiser", *captions),
         num_items=len(data),
         streams=streams,
         progress=progress or SilentProgress(),

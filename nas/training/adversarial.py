@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nas.core.protocols import SilentProgress
 from nas.models.discriminator import VideoDiscriminator, feature_channels
-from nas.training.data import LatentClips, as_images
+from nas.training.data import TrainingClips, as_images
 from nas.training.loop import Batch, Phase
 from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
 from nas.training.noise import (
@@ -64,7 +64,7 @@ class AdversarialLosses:
         self,
         student: Kit,
         discriminator: VideoDiscriminator,
-        data: LatentClips,
+        data: TrainingClips,
         trajectories: Trajectories,
         options: AdversarialOptions,
     ) -> None:
@@ -109,14 +109,14 @@ class AdversarialLosses:
 
     def _draw(self, batch: Batch) -> _Drawn:
         generator, device = batch.generator, batch.device
-        clean = self._data.latents[batch.indices]
+        clean, text = self._data.fetch(batch.indices)
         if float(torch.rand((), generator=generator)) < self._options.image_ratio:
             clean = as_images(clean, generator=generator)
         choice = torch.randint(self._trajectories.num_segments, (len(clean),), generator=generator)
         times = torch.tensor(self._trajectories.times)[choice]
         noise = gaussian_like(clean, generator=generator)
         with torch.no_grad():
-            features = self._student.captions(self._data.token_ids[batch.indices].to(device))
+            features = self._student.captions(text.to(device))
         clean, noise, times = (item.to(device) for item in (clean, noise, times))
         return _Drawn(
             clean=clean,
@@ -143,7 +143,7 @@ class AdversarialLosses:
 def make_discriminator(teacher: Kit, *, head_width: int, seed: int) -> VideoDiscriminator:
     """Heads with fresh weights on the frozen encoder of ``teacher``."""
     device = next(teacher.denoiser.parameters()).device
-    features = teacher.captions.encode([""])
+    features = teacher.captions(teacher.captions.empty_text(1))
     sample = torch.zeros(1, *teacher.latent_shape, device=device)
     channels = feature_channels(
         cast("VideoEncoder", teacher.denoiser),
@@ -161,7 +161,7 @@ def make_discriminator(teacher: Kit, *, head_width: int, seed: int) -> VideoDisc
 def tune_adversarially(
     student: Kit,
     teacher: Kit,
-    data: LatentClips,
+    data: TrainingClips,
     trajectories: Trajectories,
     *,
     options: AdversarialOptions,

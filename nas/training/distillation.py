@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
-    from nas.training.data import LatentClips
+    from nas.training.data import TrainingClips
     from nas.training.options import DistillationOptions
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def distil(
     student: Kit,
     teacher: Kit,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: DistillationOptions,
     folder: Path,
@@ -54,9 +54,9 @@ def distil(
         logger.info("student starts with %d weight tensors of the teacher", len(copied))
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn = draw_noisy(data, batch, options.noise)
+        drawn = draw_noisy(data, batch, options.noise, captions=captions)
         with torch.no_grad():
-            tokens = captions(drawn.token_ids).tokens
+            tokens = captions(drawn.text).tokens
             wanted, wanted_features = velocity_and_features(teacher.denoiser, drawn.noisy, drawn.times, tokens)
         predicted, features = velocity_and_features(student.denoiser, drawn.noisy, drawn.times, tokens)
         task = flow_matching_loss(predicted, drawn.target)

@@ -79,13 +79,14 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for begin in range(0, len(captions), _BATCH):
-        tokens = kit.captions.encode(captions[begin : begin + _BATCH]).tokens
+        text = kit.captions.tokenize(captions[begin : begin + _BATCH])
+        tokens = kit.captions(text.to(kit.captions.device)).tokens
         noise = torch.randn(len(tokens), *kit.latent_shape, generator=generator).to(tokens.device)
         if sampler == "renoise":
             times = tuple(1.0 - index / steps for index in range(steps))
             latents: Tensor = sample_renoise(kit.denoiser, noise, tokens, generator=generator, times=times)
         else:
-            empty = kit.captions.encode([""]).tokens
+            empty = kit.captions(kit.captions.empty_text(1)).tokens
             latents = sample_euler(kit.denoiser, noise, tokens, empty=empty, steps=steps, guidance=guidance)
         parts.append(kit.codec.decode_clips(latents))
     return np.concatenate(parts)

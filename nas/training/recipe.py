@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
-    from nas.training.data import LatentClips
+    from nas.training.data import TrainingClips
     from nas.training.options import EvaluationOptions, RecipeOptions
     from nas.training.stage import Kit
 
@@ -42,7 +42,7 @@ class RecipeResult:
 def train_model(
     teacher: Kit,
     student: nn.Module,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: RecipeOptions,
     folder: Path,
@@ -79,7 +79,7 @@ def train_model(
 def train_student(
     taught: StageResult,
     student: nn.Module,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: RecipeOptions,
     folder: Path,

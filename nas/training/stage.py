@@ -14,7 +14,7 @@ from torch import nn
 from nas.core.errors import CheckpointError, InputError
 from nas.core.files import canonical_json, read_json, sha256_text, write_json
 from nas.core.schema import check_schema, to_data, with_schema
-from nas.models.caption import CaptionEncoder
+from nas.models.caption import CaptionEncoder, TextEncoder, load_text_encoder
 from nas.models.tensors import read_tensors
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, VOCABULARY
 from nas.training.codec import PatchCodec, fit_codec
@@ -41,7 +41,7 @@ class Kit:
     """
 
     denoiser: nn.Module
-    captions: CaptionEncoder
+    captions: TextEncoder
     codec: PatchCodec
     latent_shape: tuple[int, int, int, int]
 
@@ -96,6 +96,12 @@ def make_kit(
     codec = fit_codec(patch=patch, channels=latent_channels, seed=seed)
     shape = (CLIP_FRAMES, latent_channels, CLIP_SIZE // patch, CLIP_SIZE // patch)
     return Kit(denoiser=denoiser, captions=captions, codec=codec, latent_shape=shape)
+
+
+def trained_captions(kit: Kit) -> dict[str, nn.Module]:
+    """The caption encoder as a module to train, none if it has no weights."""
+    captions = cast("nn.Module", kit.captions)
+    return {"captions": captions} if any(True for _ in captions.parameters()) else {}
 
 
 def fingerprint_of(**parts: Any) -> str:
@@ -196,7 +202,7 @@ def load_kit(folder: Path) -> Kit:
     """
     from nas.models.unet import VideoUNet
 
-    captions = CaptionEncoder.load(folder / "caption_encoder.safetensors")
+    captions = load_text_encoder(folder / "caption_encoder.safetensors")
     codec = PatchCodec.load(folder / "codec.safetensors")
     shape = (CLIP_FRAMES, codec.channels, CLIP_SIZE // codec.patch, CLIP_SIZE // codec.patch)
     read_tensors(folder / "denoiser" / WEIGHTS)  # names the file when it is damaged
@@ -208,12 +214,13 @@ def load_kit(folder: Path) -> Kit:
     return Kit(denoiser=denoiser, captions=captions.eval(), codec=codec, latent_shape=shape)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module | TextEncoder, path: Path) -> None:
     """Load a safetensors file into a module.
 
     Raises:
         CheckpointError: The file is damaged or belongs to another network.
     """
+    module = cast("nn.Module", module)
     tensors, _ = read_tensors(path)
     require_same_names(tensors, module.state_dict(), what=f"{path}: weights")
     try:

@@ -9,30 +9,31 @@ import torch
 from torch import Tensor
 
 from nas.core.protocols import SilentProgress
-from nas.training.data import LatentClips, as_images, drop_captions
+from nas.training.data import TrainingClips, as_images, drop_captions
 from nas.training.loop import Batch, Phase
 from nas.training.losses import flow_matching_loss
 from nas.training.noise import add_noise, gaussian_like, logit_normal_times, velocity
 from nas.training.sampling import predict_velocity
-from nas.training.stage import Kit, StageResult, describe_structure, run_stage
+from nas.training.stage import Kit, StageResult, describe_structure, run_stage, trained_captions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
+    from nas.models.caption import TextEncoder
     from nas.training.options import NoiseOptions, TeacherOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyBatch:
-    """One batch ready for the denoiser: clips (B, T, C, H, W), times (B,) in 0-1 and word ids (B, L)."""
+    """One batch ready for the denoiser: clips (B, T, C, H, W), times (B,) in 0-1 and text rows."""
 
     clean: Tensor
     noise: Tensor
     noisy: Tensor
     times: Tensor
-    token_ids: Tensor
+    text: Tensor
 
     @property
     def target(self) -> Tensor:
@@ -40,22 +41,26 @@ class NoisyBatch:
         return velocity(self.clean, self.noise)
 
 
-def draw_noisy(data: LatentClips, batch: Batch, options: NoiseOptions) -> NoisyBatch:
-    """Take a batch's clips (or single frames), drop captions and add noise at logit-normal times."""
+def draw_noisy(data: TrainingClips, batch: Batch, options: NoiseOptions, *, captions: TextEncoder) -> NoisyBatch:
+    """Take a batch's clips (or single frames), drop captions and add noise at logit-normal times.
+
+    ``captions`` says what the empty caption is.
+    """
     generator = batch.generator
-    clean = data.latents[batch.indices]
+    clean, text = data.fetch(batch.indices)
     if float(torch.rand((), generator=generator)) < options.image_ratio:
         clean = as_images(clean, generator=generator)
-    ids = drop_captions(data.token_ids[batch.indices], ratio=options.text_dropout, generator=generator)
+    text, empty = text.to(batch.device), captions.empty_text(len(text)).to(batch.device)
+    text = drop_captions(text, empty=empty, ratio=options.text_dropout, generator=generator)
     times = logit_normal_times(len(clean), mean=options.time_mean, std=options.time_std, generator=generator)
     noise = gaussian_like(clean, generator=generator)
-    clean, noise, times, ids = (item.to(batch.device) for item in (clean, noise, times, ids))
-    return NoisyBatch(clean=clean, noise=noise, noisy=add_noise(clean, noise, times), times=times, token_ids=ids)
+    clean, noise, times = (item.to(batch.device) for item in (clean, noise, times))
+    return NoisyBatch(clean=clean, noise=noise, noisy=add_noise(clean, noise, times), times=times, text=text)
 
 
 def train_teacher(
     kit: Kit,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: TeacherOptions,
     folder: Path,
@@ -73,10 +78,11 @@ def train_teacher(
         TrainingError: The loss is not finite.
         CheckpointError: The folder's files cannot be used.
     """
+    captions = trained_captions(kit)
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn = draw_noisy(data, batch, options.noise)
-        tokens = kit.captions(drawn.token_ids).tokens
+        drawn = draw_noisy(data, batch, options.noise, captions=kit.captions)
+        tokens = kit.captions(drawn.text).tokens
         return flow_matching_loss(predict_velocity(kit.denoiser, drawn.noisy, drawn.times, tokens), drawn.target), {}
 
     return run_stage(
@@ -86,9 +92,9 @@ def train_teacher(
         metrics=metrics or folder.parent / "metrics.jsonl",
         options=options.loop,
         details={"noise": options.noise, "data": data.description, "network": describe_structure(kit.denoiser)},
-        modules={"denoiser": kit.denoiser, "captions": kit.captions},
-        phases=[Phase(name="denoiser", trains=("denoiser", "captions"), loss=loss)],
-        averaged=("denoiser", "captions"),
+        modules={"denoiser": kit.denoiser, **captions},
+        phases=[Phase(name="denoiser", trains=("denoiser", *captions), loss=loss)],
+        averaged=("denoiser", *captions),
         num_items=len(data),
         streams=streams,
         progress=progress or SilentProgress(),

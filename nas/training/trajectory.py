@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
-    from nas.training.data import LatentClips
+    from nas.training.data import TrainingClips
     from nas.training.options import CollectionOptions, TrajectoryOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectories:
-    """The teacher's ways: ``states`` (N, S + 1, T, C, H, W) at ``times`` and 0; ``token_ids`` (N, L)."""
+    """The teacher's ways: ``states`` (N, S + 1, T, C, H, W) at ``times`` and 0; ``text`` (N, ...)."""
 
     states: Tensor
-    token_ids: Tensor
+    text: Tensor
     times: tuple[float, ...]
     fingerprint: str
 
@@ -53,7 +53,7 @@ class Trajectories:
 @torch.no_grad()
 def collect_trajectories(
     teacher: Kit,
-    data: LatentClips,
+    data: TrainingClips,
     *,
     options: CollectionOptions,
     path: Path,
@@ -76,20 +76,20 @@ def collect_trajectories(
     if path.exists():
         return _read(path, fingerprint=fingerprint, times=times)
     generator = torch.Generator().manual_seed(streams.integer("trajectories"))
-    ids = data.token_ids[torch.randperm(len(data), generator=generator)[: options.num_clips]]
+    text = data.fetch_text(torch.randperm(len(data), generator=generator)[: options.num_clips])
     device = next(teacher.denoiser.parameters()).device
-    empty = teacher.captions.encode([""]).tokens
+    empty = teacher.captions(teacher.captions.empty_text(1)).tokens
     parts = []
-    for begin in range(0, len(ids), options.batch_size):
-        progress.update(begin, len(ids), "trajectories of the teacher")
-        rows = ids[begin : begin + options.batch_size]
+    for begin in range(0, len(text), options.batch_size):
+        progress.update(begin, len(text), "trajectories of the teacher")
+        rows = text[begin : begin + options.batch_size]
         noise = torch.randn(len(rows), *teacher.latent_shape, generator=generator).to(device)
         tokens = teacher.captions(rows.to(device)).tokens
         parts.append(_walk(teacher, noise, tokens, empty=empty, options=options, times=times))
-    trajectories = Trajectories(states=torch.cat(parts), token_ids=ids, times=times, fingerprint=fingerprint)
-    tensors = {"states": trajectories.states, "token_ids": ids}
+    trajectories = Trajectories(states=torch.cat(parts), text=text, times=times, fingerprint=fingerprint)
+    tensors = {"states": trajectories.states, "text": text}
     write_tensors(path, tensors, metadata={"kind": "trajectories", "fingerprint": fingerprint})
-    progress.update(len(ids), len(ids), "trajectories of the teacher")
+    progress.update(len(text), len(text), "trajectories of the teacher")
     return trajectories
 
 
@@ -111,7 +111,7 @@ def segment_loss(
     here, there = times[segment], times[segment + 1]
     wanted = (end - begin) / (there - here).reshape(-1, 1, 1, 1, 1)
     with torch.no_grad():
-        tokens = student.captions(trajectories.token_ids[way].to(device)).tokens
+        tokens = student.captions(trajectories.text[way].to(device)).tokens
     predicted = predict_velocity(student.denoiser, begin.to(device), here.to(device), tokens)
     return pseudo_huber(predicted, wanted.to(device), width=huber_width)
 
@@ -177,9 +177,9 @@ def _walk(
 
 def _read(path: Path, *, fingerprint: str, times: tuple[float, ...]) -> Trajectories:
     tensors, metadata = read_tensors(path)
-    if metadata.get("fingerprint") != fingerprint:
+    if metadata.get("fingerprint") != fingerprint or set(tensors) != {"states", "text"}:
         raise CheckpointError(
             f"{path}: holds the trajectories of another teacher or of other options",
             hint="remove the file to collect them again",
         )
-    return Trajectories(states=tensors["states"], token_ids=tensors["token_ids"], times=times, fingerprint=fingerprint)
+    return Trajectories(states=tensors["states"], text=tensors["text"], times=times, fingerprint=fingerprint)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nas.core.errors import CheckpointError
-from nas.models.caption import CaptionEncoder
+from nas.models.caption import CaptionEncoder, StoredCaptions, load_text_encoder
 from nas.training.clips import VOCABULARY, all_attributes
 
 if TYPE_CHECKING:
@@ -64,3 +64,29 @@ def test_codec_file_is_not_taken_for_an_encoder(tmp_path: Path) -> None:
     PatchCodec(patch=2, channels=4).save(tmp_path / "codec.safetensors")
     with pytest.raises(CheckpointError, match="is not a caption encoder: holds"):
         CaptionEncoder.load(tmp_path / "codec.safetensors")
+
+
+def test_stored_captions_split_tokens_and_pooled_text() -> None:
+    text = torch.randn(2, 4, 8)
+    features = StoredCaptions(empty=torch.zeros(4, 8))(text)
+    assert torch.equal(torch.cat([features.tokens, features.pooled[:, None]], dim=1), text)
+
+
+def test_stored_captions_know_the_empty_caption_only() -> None:
+    stored = StoredCaptions(empty=torch.ones(4, 8))
+    assert torch.equal(stored.tokenize(["", ""]), torch.ones(2, 4, 8))
+    with pytest.raises(ValueError, match="'a red circle' cannot be encoded: only embeddings were stored"):
+        stored.tokenize(["a red circle"])
+
+
+def test_stored_captions_refuse_rows_of_another_width() -> None:
+    with pytest.raises(ValueError, match=r"text rows are \(4, 6\), the empty caption's is \(4, 8\)"):
+        StoredCaptions(empty=torch.zeros(4, 8))(torch.zeros(2, 4, 6))
+
+
+def test_text_encoder_file_gives_back_its_own_kind(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
+    StoredCaptions(empty=torch.arange(8.0).reshape(4, 2)).save(path)
+    assert torch.equal(load_text_encoder(path).empty_text(1)[0], torch.arange(8.0).reshape(4, 2))
+    CaptionEncoder(vocabulary=("a",), width=4, num_tokens=2).save(path)
+    assert isinstance(load_text_encoder(path), CaptionEncoder)

@@ -106,23 +106,25 @@ def test_damaged_weights_of_a_finished_stage_are_named(
         load_kit(tmp_path / "teacher")
 
 
-def test_image_batches_are_single_frames_of_the_clips(data: LatentClips) -> None:
+def test_image_batches_are_single_frames_of_the_clips(kit: Kit, data: LatentClips) -> None:
     from nas.training.loop import Batch
 
     batch = Batch(
         indices=torch.arange(8), generator=torch.Generator().manual_seed(0), step=0, device=torch.device("cpu")
     )
-    drawn = draw_noisy(data, batch, NoiseOptions(image_ratio=1.0))
+    drawn = draw_noisy(data, batch, NoiseOptions(image_ratio=1.0), captions=kit.captions)
     assert drawn.clean.shape == (8, 1, 16, 4, 4)
     distance = (data.latents[:8] - drawn.clean).abs().amax(dim=(2, 3, 4)).amin(dim=1)
     assert distance.max() == 0.0
 
 
-def test_captions_are_dropped_at_the_stated_rate(data: LatentClips) -> None:
+def test_captions_are_dropped_at_the_stated_rate(kit: Kit, data: LatentClips) -> None:
     from nas.training.data import drop_captions
 
     ids = data.token_ids[:1].expand(4000, -1)
-    dropped = drop_captions(ids, ratio=0.1, generator=torch.Generator().manual_seed(0))
+    dropped = drop_captions(
+        ids, empty=kit.captions.empty_text(4000), ratio=0.1, generator=torch.Generator().manual_seed(0)
+    )
     share = (dropped.sum(dim=1) == 0).float().mean().item()
     assert share == pytest.approx(0.1, abs=3 * (0.1 * 0.9 / 4000) ** 0.5)
 
@@ -157,7 +159,7 @@ def test_collected_states_end_where_guided_euler_sampling_ends(
     nn.init.normal_(kit.denoiser.conv_out.weight, std=0.1)
     options = CollectionOptions(num_clips=3, substeps=2, guidance=2.0)
     ways = collect_trajectories(kit, data, options=options, path=tmp_path / "w.safetensors", streams=streams)
-    tokens, empty = kit.captions(ways.token_ids).tokens, kit.captions.encode([""]).tokens
+    tokens, empty = kit.captions(ways.text).tokens, kit.captions.encode([""]).tokens
     wanted = sample_euler(kit.denoiser, ways.states[:, 0], tokens, empty=empty, steps=8, guidance=2.0)
     assert ways.states.shape == (3, 5, *kit.latent_shape)
     assert torch.allclose(ways.states[:, -1], wanted, atol=1e-5)
