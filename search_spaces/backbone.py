@@ -131,27 +131,40 @@ def pruned_unet_stages(
     levels: tuple[Level, ...],
     *,
     mid_blocks: tuple[int, ...] = (0,),
+    mid_attentions: tuple[int, ...] = (),
     source_levels: int = 4,
     source_blocks: int = 2,
 ) -> tuple[Stage, ...]:
     """Lay out the stages of a pruned UNet so that every kept weight keeps its shape and gets its source's name.
 
     In the unpruned network up block ``i`` takes the output of down block ``source_blocks - 1 - i`` of its level as
-    skip, and the last one takes the level's input. A pruned skip is replaced by the nearest kept one, which has the
-    same channels.
+    skip, and the last one takes the level's input. Where that block is pruned, what it would have got is taken: the
+    last kept block before it, or the level's input. So the network computes what the unpruned one does with the
+    pruned blocks left out.
 
     Args:
         levels: From the highest resolution to the lowest kept one; deeper levels are dropped whole.
-        mid_blocks: Kept ResNet blocks of the middle; its transformer is dropped.
+        mid_blocks: Kept ResNet blocks of the middle.
+        mid_attentions: Kept transformers of the middle, each behind the ResNet block of its index.
         source_levels: Levels of the unpruned network, 4 in SD v1.5.
         source_blocks: Down blocks per level of the unpruned network, 2 in SD v1.5; up stages have one more.
 
     Raises:
-        ValueError: Block 0 of a stage is not kept: the next one could not take its input.
+        ValueError: A stage keeps no block, or not block 0 where that one changes the width.
     """
-    for level in levels:
-        if 0 not in level.down_blocks or 0 not in level.up_blocks:
-            raise ValueError(f"a level must keep block 0 of both its stages, got {level}")
+    for number, level in enumerate(levels):
+        before = levels[max(number - 1, 0)].channels
+        after = levels[min(number + 1, len(levels) - 1)].channels
+        for name, blocks, arriving in (("down", level.down_blocks, before), ("up", level.up_blocks, after)):
+            if not blocks:
+                raise ValueError(f"level {number} must keep a block of its {name} stage")
+            if 0 not in blocks and arriving != level.channels:
+                raise ValueError(
+                    f"level {number} must keep block 0 of its {name} stage, which takes {arriving} channels to "
+                    f"{level.channels}, got blocks {list(blocks)}"
+                )
+    if not mid_blocks:
+        raise ValueError("the middle must keep a block")
     down = tuple(_down_stage(levels, number) for number in range(len(levels)))
     middle = Stage(
         name="mid",
@@ -159,7 +172,9 @@ def pruned_unet_stages(
             ResidualBlock(
                 in_channels=levels[-1].channels,
                 out_channels=levels[-1].channels,
+                attention=index in mid_attentions,
                 source=f"mid_block.resnets.{index}",
+                attention_source=f"mid_block.attentions.{index}" if index in mid_attentions else "",
             )
             for index in mid_blocks
         ),
@@ -198,13 +213,13 @@ def _up_stage(levels: tuple[Level, ...], number: int, *, source_levels: int, sou
     source = f"up_blocks.{source_levels - 1 - number}"
     blocks = []
     for position, index in enumerate(level.up_blocks):
-        if index == source_blocks:
+        wanted = source_blocks - 1 - index
+        earlier = [kept for kept in level.down_blocks if kept <= wanted]
+        if earlier:
+            skip, skip_channels = f"down{number}.{level.down_blocks.index(max(earlier))}", level.channels
+        else:
             skip = f"down{number - 1}.downsample" if number else "conv_in"
             skip_channels = levels[max(number - 1, 0)].channels
-        else:
-            wanted = source_blocks - 1 - index
-            nearest = min(level.down_blocks, key=lambda kept: (abs(kept - wanted), kept))
-            skip, skip_channels = f"down{number}.{level.down_blocks.index(nearest)}", level.channels
         blocks.append(
             ResidualBlock(
                 in_channels=deeper if position == 0 else level.channels,

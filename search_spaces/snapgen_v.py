@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from search_spaces.backbone import BackboneSpec, Level, pruned_unet_stages
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from search_spaces.plan import PruningPlan, parse_plan
+from search_spaces.pruning import SourceUNet
 from search_spaces.temporal import TemporalSpace
 
+if TYPE_CHECKING:
+    from search_spaces.backbone import BackboneSpec
 
-def snapgen_v_backbone() -> BackboneSpec:
-    """The pruned SD v1.5 UNet, about 347 M parameters, 2.5x fewer than the 860 M of SD v1.5.
+NAME = "snapgen_v"
+
+# unet/config.json of runwayml/stable-diffusion-v1-5; ``max_frames`` and ``width_multiple`` are for temporal layers, ours.
+SD15_SOURCE = SourceUNet(
+    name="sd15_unet",
+    channels=(320, 640, 1280, 1280),
+    attention_levels=(0, 1, 2),
+    latent_channels=4,
+    latent_downsampling=8,
+    text_width=768,
+    text_tokens=77,
+    norm_groups=32,
+    attention_heads=8,
+    time_width=1280,
+    width_multiple=16,
+)
+
+
+@cache
+def snapgen_v_plan() -> PruningPlan:
+    """The default pruning of SD v1.5, ``presets/sd15_pruned.yaml``: 347 M parameters, 2.5x fewer than the 860 M.
 
     Published (SnapGen-V, arXiv:2412.10494): the backbone is SD v1.5's UNet pruned 2.5x; six temporal operators.
     The layout after pruning is not published. Ours, so that every kept weight keeps its shape:
@@ -22,38 +48,32 @@ def snapgen_v_backbone() -> BackboneSpec:
     compression, which the published 1:192 implies at 8 x 8 pixels and 4 channels per latent cell, that is 61 to 64
     video frames, about the published 5 s at 12 frames/s.
     """
-    return BackboneSpec(
-        name="sd15_pruned",
-        latent_channels=4,
-        latent_downsampling=8,
-        text_width=768,
-        text_tokens=77,
-        max_frames=64,
-        norm_groups=32,
-        attention_heads=8,
-        time_width=1280,
-        width_multiple=16,
-        stages=pruned_unet_stages(
-            (
-                Level(channels=320),
-                Level(channels=640, down_attentions=(0,), up_attentions=(0, 2)),
-                Level(channels=1280, down_attentions=(0,), up_attentions=(0, 2)),
-            )
-        ),
-    )
+    name = "sd15_pruned.yaml"
+    text = files("search_spaces").joinpath("presets", name).read_text(encoding="utf-8")
+    return parse_plan(text, where=f"presets/{name}")
 
 
-def snapgen_v() -> TemporalSpace:
-    """The full-size space: ten slots with 67 options each, up to two equal layers in a slot.
+def snapgen_v_backbone(plan: PruningPlan | None = None) -> BackboneSpec:
+    """The network of a plan, the default one without."""
+    return (plan or snapgen_v_plan()).backbone()
+
+
+def snapgen_v(plan: PruningPlan | None = None) -> TemporalSpace:
+    """The full-size space: with the default plan ten slots with 67 options each, up to two equal layers in a slot.
 
     Width ratios, kernel sizes, heads and depths are ours; the paper names the operators but not their inside, and says
     that position and number of layers are searched. With depth 1 alone the largest network would have 573 M
     parameters, below the published 0.6 B.
+
+    Another plan gives another space: its name carries the digest of its backbone (``snapgen_v-0123456789abcdef/1``), so
+    that no architecture or journal of the one is taken for one of the other.
     """
+    default = snapgen_v_plan()
+    digest = (plan or default).digest
     return TemporalSpace(
-        "snapgen_v",
+        NAME if digest == default.digest else f"{NAME}-{digest}",
         1,
-        snapgen_v_backbone(),
+        snapgen_v_backbone(plan),
         width_ratios=(0.25, 0.5, 1.0),
         kernels=(3, 5),
         heads=(4, 8),

@@ -42,6 +42,19 @@ def test_every_stage_takes_the_channels_that_arrive() -> None:
         assert (size, channels) == (0, backbone.base_channels)
 
 
-def test_first_block_of_a_stage_cannot_be_pruned() -> None:
-    with pytest.raises(ValueError, match="must keep block 0 of both its stages"):
-        pruned_unet_stages((Level(channels=16, up_blocks=(1, 2)),))
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((Level(channels=16), Level(channels=32, down_blocks=(1,))), "level 1 must keep block 0 of its down stage"),
+        ((Level(channels=16, up_blocks=(1, 2)), Level(channels=32)), "32 channels to 16, got blocks"),
+        ((Level(channels=16, up_blocks=()),), "level 0 must keep a block of its up stage"),
+    ],
+)
+def test_a_stage_keeps_a_block_and_the_one_that_changes_the_width(levels: tuple[Level, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pruned_unet_stages(levels)
+
+
+def test_skip_of_a_pruned_block_is_what_it_would_have_got() -> None:
+    stages = pruned_unet_stages((Level(channels=16, down_blocks=(1,), up_blocks=(0, 1, 2)),), source_levels=1)
+    assert [block.skip for block in stages[-1].blocks] == ["down0.0", "conv_in", "conv_in"]
