@@ -22,7 +22,7 @@ from search_spaces.layers import temporal_depth, temporal_spec
 from search_spaces.workload import slot_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from search_spaces.backbone import ResidualBlock, Stage
 
@@ -153,7 +153,9 @@ class VideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # how diffusers
         key = temporal_key(slot)
         return self.temporal_layers[key] if key in self.temporal_layers else None  # noqa: SIM401  # it has no get()
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, skipped: Collection[str] = ()
+    ) -> Tensor:
         """Predict the velocity of noisy latents.
 
         A clip of one frame is an image: temporal layers are skipped.
@@ -162,6 +164,9 @@ class VideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # how diffusers
             sample: Noisy latents (B, T, C, H, W).
             timestep: Time (B,) on the scale 0 to 1000.
             encoder_hidden_states: Text (B, N, D).
+            skipped: Parts to leave out, as in a pruned network: blocks (``down0.1``), spatial transformers
+                (``down0.1.attention``), stages (``down3``) and changes of resolution (``down2.downsample``); see
+                ``search_spaces.pruning.skipped_parts``.
 
         Returns:
             Velocity (B, T, C, H, W).
@@ -169,13 +174,13 @@ class VideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # how diffusers
         Raises:
             ValueError: A shape does not fit, or the clip has more frames than there are positions.
         """
-        return _Pass(self, sample, timestep, encoder_hidden_states).decode()
+        return _Pass(self, sample, timestep, encoder_hidden_states, skipped=skipped).decode()
 
     def forward_with_features(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, skipped: Collection[str] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return ``forward`` and ``encode`` of the same inputs in one pass."""
-        run = _Pass(self, sample, timestep, encoder_hidden_states, keep_features=True)
+        """Return ``forward`` and ``encode`` of the same inputs in one pass; a skipped stage has no features."""
+        run = _Pass(self, sample, timestep, encoder_hidden_states, keep_features=True, skipped=skipped)
         return run.decode(), run.features
 
     def encode(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> list[Tensor]:
@@ -192,13 +197,21 @@ class _Pass:
     """One pass through the network: the tensor that flows and the skips that wait."""
 
     def __init__(
-        self, model: VideoUNet, sample: Tensor, timestep: Tensor, text: Tensor, *, keep_features: bool = False
+        self,
+        model: VideoUNet,
+        sample: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        *,
+        keep_features: bool = False,
+        skipped: Collection[str] = (),
     ) -> None:
         _check_inputs(model.spec, sample, timestep, text)
         self.model = model
         self.batch, self.frames = sample.shape[:2]
         self.text = text
         self.keep_features = keep_features
+        self.skipped = skipped
         self.features: list[Tensor] = []
         self.kept: dict[str, Tensor] = {}
         time = model.time_embedding(model.time_proj(timestep.reshape(-1)).to(sample.dtype))
@@ -229,11 +242,15 @@ class _Pass:
         return hidden.reshape(self.batch, self.frames, *hidden.shape[1:])
 
     def run_stage(self, stage: Stage) -> None:
+        if stage.name in self.skipped:
+            return
         modules = self.model.stage(stage.name)
         for index, block in enumerate(stage.blocks):
             self.run_block(f"{stage.name}.{index}", index, block, modules)
         if self.keep_features and not stage.name.startswith("up"):
             self.features.append(self.hidden.reshape(self.batch, self.frames, *self.hidden.shape[1:]))
+        if f"{stage.name}.{stage.resample}sample" in self.skipped:
+            return
         if stage.resample == "down":
             self.hidden = modules.downsamplers[0](self.hidden)
             self.keep(f"{stage.name}.downsample")
@@ -241,10 +258,13 @@ class _Pass:
             self.hidden = modules.upsamplers[0](self.hidden)
 
     def run_block(self, name: str, index: int, block: ResidualBlock, modules: UNetStage) -> None:
+        if name in self.skipped:
+            self.keep(name)  # for the way up, what the block would have got
+            return
         if block.skip:
             self.hidden = torch.cat([self.hidden, self.take(block.skip, name)], dim=1)
         self.hidden = self.call(modules.resnets[index], self.hidden, self.time)
-        if block.attention:  # checkpoints its own transformer block
+        if block.attention and f"{name}.attention" not in self.skipped:  # checkpoints its own transformer block
             self.hidden = modules.attentions[str(index)](self.hidden, self.text, return_dict=False)[0]
         layer = self.model.temporal_layer(name)
         if layer is not None and self.frames > 1:
