@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 # A new fit of the scales at most every time the observations have grown by this factor.
 _GROWTH_BEFORE_NEW_SCALES = 1.15
+# Scales are a dozen figures: more observations than this make them dearer to learn (cubically), hardly better.
+_MOST_FOR_SCALES = 400
 _REFILLS_BEFORE_CHANCE = 4
 _START_LABELS = 200
 _PICKS_FOR_A_PROBE = 5
@@ -162,7 +164,7 @@ class ModelBasedSearch:
         self._told += len(evaluations)
         self._batch += 1
         self._current = None
-        if len(self._rows) >= _GROWTH_BEFORE_NEW_SCALES * self._num_scaled:
+        if len(self._rows) >= _GROWTH_BEFORE_NEW_SCALES * self._num_scaled and self._num_scaled < _MOST_FOR_SCALES:
             self._num_scaled = len(self._rows)
 
     def predict(self, options: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,17 +28,15 @@ def keep(columns: Sequence[FloatArray], groups: IntArray | None = None) -> IntAr
         columns: One or more arrays (N,).
         groups: The group of each point, (N,): only points of one group are compared, and groups come in order.
     """
-    keys = tuple(reversed(columns)) if groups is None else (*reversed(columns), groups)
-    order = np.lexsort(keys)
+    order = _lexicographic(columns, groups)
     if len(order) == 0:
         return order
     ordered = [column[order] for column in columns]
+    if len(ordered) <= 2:
+        firsts = np.zeros(1, dtype=np.int64) if groups is None else _starts(groups[order])
+        return order[firsts] if len(ordered) == 1 else order[_keep_two(ordered[1], firsts)]
     if groups is not None:
         ordered = _apart(ordered, groups[order])
-    if len(ordered) == 1:
-        return order[:1]
-    if len(ordered) == 2:
-        return order[_keep_two(ordered[1])]
     different = np.zeros(len(order), dtype=bool)
     different[0] = True
     for column in ordered:
@@ -52,14 +51,37 @@ def keep(columns: Sequence[FloatArray], groups: IntArray | None = None) -> IntAr
     return order[_keep_many(np.stack(ordered))]
 
 
+def _lexicographic(columns: Sequence[FloatArray], groups: IntArray | None) -> IntArray:
+    """Return what ``np.lexsort`` does, groups first and then the columns in turn; equal rows go by index.
+
+    Few values of the first column are equal as a rule: it is sorted alone, and only rows with equal ones again.
+    """
+    first = columns[0]
+    order = np.argsort(first)
+    values = first[order]
+    equal = values[1:] == values[:-1]
+    if equal.any():
+        positions = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+        rows = np.sort(order[positions])
+        order[positions] = rows[np.lexsort([column[rows] for column in reversed(columns)])]
+    if groups is None:
+        return order
+    small = groups.astype(np.min_scalar_type(int(groups.max(initial=0))))  # of small integers: a radix sort
+    return order[np.argsort(small[order], kind="stable")]
+
+
+def _starts(groups: IntArray) -> IntArray:
+    """Return the positions at which a new group starts, groups being in order."""
+    return np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
+
+
 def _apart(ordered: list[FloatArray], groups: IntArray) -> list[FloatArray]:
     """Return columns in which points of different groups do not dominate each other; rows come sorted by group first.
 
     Later groups are worse in the first column, earlier ones in the second.
     """
-    first, *rest = ordered
-    second = rest[0] if rest else np.zeros(len(groups))
-    return [_ranks(groups, first), _ranks(-groups, second), *rest[1:]]
+    first, second, *rest = ordered
+    return [_ranks(groups, first), _ranks(-groups, second), *rest]
 
 
 def _ranks(groups: IntArray, column: FloatArray) -> FloatArray:
@@ -71,11 +93,12 @@ def _ranks(groups: IntArray, column: FloatArray) -> FloatArray:
     return ranks
 
 
-def _keep_two(second: FloatArray) -> IntArray:
-    """Return the positions with a value below all before; rows come in lexicographic order."""
-    before = np.minimum.accumulate(second)
+def _keep_two(second: FloatArray, firsts: IntArray) -> IntArray:
+    """Return the positions with a value below all before in the group that starts at one of ``firsts``."""
     kept = np.ones(len(second), dtype=bool)
-    kept[1:] = second[1:] < before[:-1]
+    for start, end in pairwise([*firsts.tolist(), len(second)]):
+        before = np.minimum.accumulate(second[start:end])
+        kept[start + 1 : end] = second[start + 1 : end] < before[:-1]
     return np.flatnonzero(kept)
 
 
