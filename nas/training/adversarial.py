@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nas.core.protocols import SilentProgress
 from nas.models.discriminator import VideoDiscriminator, feature_channels
-from nas.training.data import TrainingClips, as_images
+from nas.training.data import TrainingClips, fetch_jointly
 from nas.training.loop import Batch, Phase
 from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
 from nas.training.noise import (
@@ -109,9 +109,8 @@ class AdversarialLosses:
 
     def _draw(self, batch: Batch) -> _Drawn:
         generator, device = batch.generator, batch.device
-        clean, text = self._data.fetch(batch.indices)
-        if float(torch.rand((), generator=generator)) < self._options.image_ratio:
-            clean = as_images(clean, generator=generator)
+        ratio = self._options.image_ratio
+        clean, text = fetch_jointly(self._data, batch.indices, image_ratio=ratio, generator=generator)
         choice = torch.randint(self._trajectories.num_segments, (len(clean),), generator=generator)
         times = torch.tensor(self._trajectories.times)[choice]
         noise = gaussian_like(clean, generator=generator)

@@ -8,10 +8,13 @@ network judged on them must combine what it learned. Size, background, pace and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Split = Literal["train", "held_out"]
 
@@ -43,6 +46,8 @@ SIZE_RANGE_PX: tuple[float, float] = (9.5, 11.0)
 # (0.23-0.27, chance 0.25) after 220-250 CPU seconds.
 START_SPREAD_PX = 3.0
 BACKGROUND_RANGE: tuple[float, float] = (0.05, 0.35)
+_PACE_RANGE = (0.95, 1.05)
+_TINT = 0.03
 _MARGIN_PX = 0.25
 _CHUNK = 256
 
@@ -131,11 +136,76 @@ def render_clips(
     Raises:
         ValueError: The shapes and their way do not fit ``size``.
     """
+    count, spread = len(attributes), START_SPREAD_PX * size / CLIP_SIZE
+    looks = _Looks(
+        side=rng.uniform(*SIZE_RANGE_PX, size=count),
+        pace=rng.uniform(*_PACE_RANGE, size=count),
+        offset=rng.uniform(-spread, spread, size=(count, 2)),
+        grey=rng.uniform(*BACKGROUND_RANGE, size=(count, 1)),
+        tint=rng.uniform(-_TINT, _TINT, size=(count, 3)),
+        phase=None if frames > 1 else np.full(count, rng.uniform()),
+    )
+    return _paint(attributes, looks, frames=frames, size=size)
+
+
+def render_by_index(
+    indices: Sequence[int],
+    *,
+    seed: int,
+    split: Split = "train",
+    frames: int = CLIP_FRAMES,
+    size: int = CLIP_SIZE,
+) -> ClipSet:
+    """Draw the clips with these numbers out of endlessly many: each number has a seed, caption and looks of its own.
+
+    Raises:
+        ValueError: The shapes and their way do not fit ``size``.
+    """
+    stream = [seed, split == "held_out"]
+    unit = np.stack([np.random.default_rng([*stream, index]).random(10) for index in indices])
+    combinations = all_attributes(split)
+    rows = (unit[:, 0] * len(combinations)).astype(np.int64)
+    attributes = Attributes(
+        colour=combinations.colour[rows], shape=combinations.shape[rows], motion=combinations.motion[rows]
+    )
+    spread = START_SPREAD_PX * size / CLIP_SIZE
+    looks = _Looks(
+        side=_between(unit[:, 1], *SIZE_RANGE_PX),
+        pace=_between(unit[:, 2], *_PACE_RANGE),
+        offset=_between(unit[:, 3:5], -spread, spread),
+        grey=_between(unit[:, 5:6], *BACKGROUND_RANGE),
+        tint=_between(unit[:, 6:9], -_TINT, _TINT),
+        phase=None if frames > 1 else unit[:, 9],
+    )
+    return _paint(attributes, looks, frames=frames, size=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looks:
+    """What is random about N clips beside their captions.
+
+    ``side`` (N,) in pixels of a 32-pixel frame, ``pace`` (N,) scales the way, ``offset`` (N, 2) of the way's middle in
+    pixels, ``grey`` (N, 1) and ``tint`` (N, 3) of the background, ``phase`` (N,) of a single frame along the way.
+    """
+
+    side: NDArray[np.float64]
+    pace: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    grey: NDArray[np.float64]
+    tint: NDArray[np.float64]
+    phase: NDArray[np.float64] | None
+
+
+def _between(unit: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    return low + (high - low) * unit
+
+
+def _paint(attributes: Attributes, looks: _Looks, *, frames: int, size: int) -> ClipSet:
     count = len(attributes)
     scale = size / CLIP_SIZE
-    side = rng.uniform(*SIZE_RANGE_PX, size=count) * scale
+    side = looks.side * scale
     travel = np.array([*(TRAVEL_PX[0],) * 4, *(TRAVEL_PX[1],) * 4, 0.0])[attributes.motion] * scale
-    travel = travel * rng.uniform(0.95, 1.05, size=count)
+    travel = travel * looks.pace
     unit = np.array([*DIRECTIONS.values(), *DIRECTIONS.values(), (0, 0)], dtype=np.float64)[attributes.motion]
     way = unit * travel[:, None]  # (N, 2): x, y
     low, high = _extents(attributes.shape, side)
@@ -143,13 +213,11 @@ def render_clips(
     last = size - high - _MARGIN_PX - np.maximum(way, 0.0)
     if np.any(first > last):
         raise ValueError(f"shapes and their way do not fit {size} pixels")
-    spread = START_SPREAD_PX * scale
-    middle = size / 2 + rng.uniform(-spread, spread, size=(count, 2))
+    middle = size / 2 + looks.offset
     start = np.clip(middle - way / 2, first, last)
-    grey = rng.uniform(*BACKGROUND_RANGE, size=(count, 1))
-    background = np.clip(grey + rng.uniform(-0.03, 0.03, size=(count, 3)), 0.0, 1.0).astype(np.float32)
-    phase = np.linspace(0.0, 1.0, frames) if frames > 1 else np.array([rng.uniform()])
-    centres = start[:, None, :] + phase[None, :, None] * way[:, None, :]  # (N, T, 2)
+    background = np.clip(looks.grey + looks.tint, 0.0, 1.0).astype(np.float32)
+    phase = np.linspace(0.0, 1.0, frames)[None] if looks.phase is None else looks.phase[:, None]
+    centres = start[:, None, :] + phase[:, :, None] * way[:, None, :]  # (N, T, 2)
     paint = np.array(list(COLOURS.values()), dtype=np.float32)[attributes.colour]
     video = np.empty((count, frames, 3, size, size), dtype=np.uint8)
     for begin in range(0, count, _CHUNK):

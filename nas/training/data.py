@@ -1,21 +1,20 @@
 """What every stage learns from: clips as latents with their text, by index.
 
-``TrainingClips`` is the protocol; ``LatentClips`` holds procedural clips in memory.
+``TrainingClips`` is the protocol; ``LatentClips`` holds procedural clips in memory, ``ProceduralClips`` draws them when
+they are asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, Attributes, Split, make_clips
-
-if TYPE_CHECKING:
-    from nas.models.caption import TextEncoder
-    from nas.training.codec import PatchCodec
+from nas.models.caption import TextEncoder
+from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, Attributes, ClipSet, Split, make_clips, render_by_index
+from nas.training.codec import PatchCodec
 
 
 class ClipBatch(NamedTuple):
@@ -43,6 +42,9 @@ class TrainingClips(Protocol):
     def fetch_text(self, indices: Tensor) -> Tensor:
         """The text rows alone."""
 
+    def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
+        """As many one-frame clips (B, 1, C, H, W): images of the source's own, or frames of these clips."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentClips:
@@ -67,6 +69,10 @@ class LatentClips:
         """Word ids (B, L)."""
         return self.token_ids[indices]
 
+    def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
+        """One random frame of each clip."""
+        return as_images(self.fetch(indices), generator=generator)
+
 
 def make_latent_clips(
     count: int,
@@ -89,13 +95,62 @@ def make_latent_clips(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProceduralClips:
+    """Clips drawn when they are asked for, out of endlessly many; each index has a seed of its own.
+
+    ``count`` only says how far a stage's indices go: as many as steps times batch size, and no clip is seen twice.
+    """
+
+    count: int
+    codec: PatchCodec
+    captions: TextEncoder
+    seed: int
+    split: Split = "train"
+    frames: int = CLIP_FRAMES
+    size: int = CLIP_SIZE
+
+    @property
+    def description(self) -> str:
+        """What they are."""
+        shape = f"{self.frames} frames of {self.size} x {self.size} px"
+        return f"{self.count} fresh {self.split} clips of {shape}, seed {self.seed}"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fetch(self, indices: Tensor) -> ClipBatch:
+        """Draw and encode the clips at ``indices`` (B,)."""
+        clips = self._draw(indices)
+        return ClipBatch(self.codec.encode_clips(clips.video), self.captions.tokenize(clips.captions))
+
+    def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
+        """One random frame of each clip."""
+        return as_images(self.fetch(indices), generator=generator)
+
+    def fetch_text(self, indices: Tensor) -> Tensor:
+        """Text rows of the captions."""
+        return self.captions.tokenize(self._draw(indices).captions)
+
+    def _draw(self, indices: Tensor) -> ClipSet:
+        return render_by_index(indices.tolist(), seed=self.seed, split=self.split, frames=self.frames, size=self.size)
+
+
 def drop_captions(text: Tensor, *, empty: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
     """Replace a share of the text rows (B, ...) by those of ``empty``, for guidance (Ho & Salimans 2022)."""
     dropped = torch.rand(len(text), generator=generator) < ratio
     return torch.where(dropped.reshape(-1, *(1,) * (text.dim() - 1)).to(text.device), empty, text)
 
 
-def as_images(latents: Tensor, *, generator: torch.Generator) -> Tensor:
+def fetch_jointly(data: TrainingClips, indices: Tensor, *, image_ratio: float, generator: torch.Generator) -> ClipBatch:
+    """A batch of clips, or, in a share ``image_ratio`` of the calls, one of images (SnapGen-V trains on both)."""
+    if float(torch.rand((), generator=generator)) < image_ratio:
+        return data.fetch_images(indices, generator=generator)
+    return data.fetch(indices)
+
+
+def as_images(batch: ClipBatch, *, generator: torch.Generator) -> ClipBatch:
     """One random frame of every clip as a one-frame clip: (B, T, C, H, W) to (B, 1, C, H, W)."""
-    frame = torch.randint(latents.shape[1], (len(latents),), generator=generator)
-    return latents[torch.arange(len(latents)), frame].unsqueeze(1)
+    count, frames = batch.latents.shape[:2]
+    frame = torch.randint(frames, (count,), generator=generator)
+    return ClipBatch(batch.latents[torch.arange(count), frame].unsqueeze(1), batch.text)

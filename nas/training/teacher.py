@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from nas.core.protocols import SilentProgress
-from nas.training.data import TrainingClips, as_images, drop_captions
+from nas.training.data import TrainingClips, drop_captions, fetch_jointly
 from nas.training.loop import Batch, Phase
 from nas.training.losses import flow_matching_loss
 from nas.training.noise import add_noise, gaussian_like, logit_normal_times, velocity
@@ -47,9 +46,7 @@ def draw_noisy(data: TrainingClips, batch: Batch, options: NoiseOptions, *, capt
     ``captions`` says what the empty caption is.
     """
     generator = batch.generator
-    clean, text = data.fetch(batch.indices)
-    if float(torch.rand((), generator=generator)) < options.image_ratio:
-        clean = as_images(clean, generator=generator)
+    clean, text = fetch_jointly(data, batch.indices, image_ratio=options.image_ratio, generator=generator)
     text, empty = text.to(batch.device), captions.empty_text(len(text)).to(batch.device)
     text = drop_captions(text, empty=empty, ratio=options.text_dropout, generator=generator)
     times = logit_normal_times(len(clean), mean=options.time_mean, std=options.time_std, generator=generator)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.training.clips import COLOURS, VOCABULARY, all_attributes, coverage, draw_attributes, make_clips
+from nas.training.clips import (
+    COLOURS,
+    VOCABULARY,
+    all_attributes,
+    coverage,
+    draw_attributes,
+    make_clips,
+    render_by_index,
+)
+from nas.training.judge import score_clips
 
 
 def test_splits_share_no_caption_and_cover_all_together() -> None:
@@ -76,3 +85,28 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="'train' or 'held_out', got 'test'"):
         all_attributes("test")  # type: ignore[arg-type]  # the point of the test
+
+
+def test_clips_by_index_do_not_depend_on_their_neighbours() -> None:
+    together, alone = render_by_index([4, 10**9, 7], seed=3), render_by_index([10**9], seed=3)
+    assert np.array_equal(together.video[1], alone.video[0])
+    assert together.captions[1] == alone.captions[0]
+
+
+def test_clips_by_index_show_what_their_captions_say() -> None:
+    clips = render_by_index(range(72), seed=0, split="held_out")
+    assert score_clips(clips.video, clips.attributes)["mean"] >= 0.99
+
+
+def test_clips_by_index_cover_their_split_evenly() -> None:
+    captions = render_by_index(range(1440), seed=1, frames=1).captions
+    counts = np.array([captions.count(caption) for caption in all_attributes("train").captions()])
+    assert counts.sum() == 1440
+    # 144 captions with ten expected each: chi-square with 143 degrees of freedom is below 210 in 99.97 % of draws.
+    assert ((counts - 10) ** 2 / 10).sum() < 210
+
+
+def test_clips_by_index_differ_by_seed_and_split() -> None:
+    first = render_by_index([0], seed=0).video
+    assert not np.array_equal(first, render_by_index([0], seed=1).video)
+    assert not np.array_equal(first, render_by_index([0], seed=0, split="held_out").video)

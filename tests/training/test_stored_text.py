@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.models.caption import StoredCaptions
 from nas.training.adversarial import tune_adversarially
-from nas.training.data import ClipBatch
+from nas.training.data import ClipBatch, as_images
 from nas.training.distillation import distil
 from nas.training.options import (
     AdversarialOptions,
@@ -51,6 +51,9 @@ class EmbeddedClips:
 
     def fetch(self, indices: Tensor) -> ClipBatch:
         return ClipBatch(self.latents[indices], self.text[indices])
+
+    def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
+        return as_images(self.fetch(indices), generator=generator)
 
     def fetch_text(self, indices: Tensor) -> Tensor:
         return self.text[indices]
