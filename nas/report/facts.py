@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nas.core.scenario import ScenarioPoint
     from nas.report.run_files import ClosedLoopRow, ExportedRun, RunFiles, TrainedRun
 
-# Metrics that are shares of clips judged right; the rest (flicker, jitter, …) are amounts, lower is better.
+# Metrics that are shares of clips judged right; the rest are amounts, lower is better except for diversity.
 ACCURACIES = ("colour", "shape", "direction", "motion", "mean")
 
 
@@ -206,7 +206,8 @@ def attribute_table(run: TrainedRun) -> AttributeTable | None:
 def _attribute_note(run: TrainedRun) -> str:
     counts = [row.num_clips for row in run.rows if row.num_clips]
     text = "Accuracies are shares of clips that the analytic detector reads as their caption says; higher is better. "
-    text += "Flicker and jitter are lower-is-better amounts. Judged on held-out captions."
+    text += "Flicker, jitter and distances from real clips (Frechet, sliced Wasserstein) are lower-is-better amounts; "
+    text += "diversity is best near that of real clips. Judged on held-out captions."
     if counts:
         error = ratio(sqrt(0.25 / min(counts)))
         text += f" With {min(counts)} clips, one standard error of an accuracy is at most {error}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,11 +30,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nas.training.clip_features import ClipReference
     from nas.training.stage import Kit
 
 _BATCH = 64
 _FRAME_MS = 120
 _MAGNIFY = 3
+# Every metric of ``evaluate`` and which way is better. Attributes are shares of clips that the judge reads as their
+# caption says; jitter is in pixels, flicker and its parts are spreads over frames of 0-1; ``frechet`` is on features,
+# ``sliced_wasserstein`` and ``diversity`` on pixels. Diversity beyond that of real clips is no gain.
+METRICS: dict[str, Literal["higher", "lower"]] = {
+    **dict.fromkeys(("colour", "shape", "direction", "motion", "mean"), "higher"),
+    **dict.fromkeys(("jitter", "flicker", "flicker_area", "flicker_colour", "flicker_background"), "lower"),
+    **dict.fromkeys(("frechet", "sliced_wasserstein"), "lower"),
+    "diversity": "higher",
+}
 # Places in the fixed list of held-out captions that the samples show: all colours, shapes and directions occur.
 SAMPLE_CAPTIONS: tuple[int, ...] = (0, 4, 8, 9, 13, 17)
 
@@ -93,18 +103,40 @@ def generate(
 
 
 def evaluate(
-    kit: Kit, *, steps: int, guidance: float, num_clips: int, seed: int, sampler: Sampler = "euler"
+    kit: Kit,
+    *,
+    steps: int,
+    guidance: float,
+    num_clips: int,
+    seed: int,
+    sampler: Sampler = "euler",
+    reference: ClipReference | None = None,
 ) -> dict[str, float]:
-    """Metrics of ``score_clips`` over ``num_clips`` generated clips of held-out captions, all equally often."""
+    """Metrics over ``num_clips`` generated clips of held-out captions, all equally often.
+
+    Those of ``score_clips``, and with a ``reference`` the distances from real clips; ``METRICS`` says which way is up.
+    """
     wanted = held_out_attributes(num_clips, seed=seed)
     video = generate(kit, wanted.captions(), steps=steps, guidance=guidance, seed=seed, sampler=sampler)
-    return score_clips(video, wanted)
+    return measure(video, wanted, reference=reference)
 
 
-def evaluate_real(*, num_clips: int, seed: int, frames: int = CLIP_FRAMES, size: int = CLIP_SIZE) -> dict[str, float]:
-    """The judge's verdict on real held-out clips: what a perfect network would score."""
+def evaluate_real(
+    *,
+    num_clips: int,
+    seed: int,
+    frames: int = CLIP_FRAMES,
+    size: int = CLIP_SIZE,
+    reference: ClipReference | None = None,
+) -> dict[str, float]:
+    """The same metrics of real held-out clips: what a perfect network would score."""
     clips = make_clips(num_clips, seed=seed, split="held_out", frames=frames, size=size)
-    return score_clips(clips.video, clips.attributes)
+    return measure(clips.video, clips.attributes, reference=reference)
+
+
+def measure(video: NDArray[np.uint8], shown: Attributes, *, reference: ClipReference | None) -> dict[str, float]:
+    """What the judge reads in clips and, with a reference, how far they are from real ones."""
+    return score_clips(video, shown) | (reference.distances(video, shown) if reference else {})
 
 
 def held_out_attributes(num_clips: int, *, seed: int) -> Attributes:
@@ -158,9 +190,12 @@ def evaluate_row(
     folder: Path,
     clip: str,
     sampler: Sampler = "euler",
+    reference: ClipReference | None = None,
 ) -> EvaluationRow:
     """Evaluate a network, write its samples to ``folder / clip`` and return the line for ``evaluation.json``."""
-    metrics = evaluate(kit, steps=steps, guidance=guidance, num_clips=num_clips, seed=seed, sampler=sampler)
+    metrics = evaluate(
+        kit, steps=steps, guidance=guidance, num_clips=num_clips, seed=seed, sampler=sampler, reference=reference
+    )
     video = generate(kit, sample_attributes().captions(), steps=steps, guidance=guidance, seed=seed, sampler=sampler)
     write_gif(folder / clip, video)
     return EvaluationRow(
@@ -184,6 +219,7 @@ def real_row(
     clip: str = "samples/real.gif",
     frames: int = CLIP_FRAMES,
     size: int = CLIP_SIZE,
+    reference: ClipReference | None = None,
 ) -> EvaluationRow:
     """The line for real clips."""
     write_gif(folder / clip, real_samples(seed=seed, frames=frames, size=size))
@@ -194,7 +230,7 @@ def real_row(
         guidance=1.0,
         sampler="none",
         calls=0,
-        metrics=evaluate_real(num_clips=num_clips, seed=seed, frames=frames, size=size),
+        metrics=evaluate_real(num_clips=num_clips, seed=seed, frames=frames, size=size, reference=reference),
         num_clips=num_clips,
         clip=clip,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nas.core.protocols import SilentProgress
 from nas.training.adversarial import tune_adversarially
+from nas.training.clip_features import FILE, clip_reference
 from nas.training.distillation import distil
 from nas.training.evaluation import EvaluationRow, evaluate_row, read_evaluation, real_row, write_evaluation
 from nas.training.noise import FIXED_TIMES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
+    from nas.training.clip_features import ClipReference
     from nas.training.data import TrainingClips
     from nas.training.options import EvaluationOptions, RecipeOptions
     from nas.training.stage import Kit
@@ -161,6 +163,7 @@ class _Rows:
         self._path = folder / "evaluation.json"
         self._known = {row.name: row for row in read_evaluation(self._path)} if self._path.exists() else {}
         self._rows: list[EvaluationRow] = []
+        self._compared: ClipReference | None = None
 
     def add_real(self, kit: Kit) -> None:
         self._add(
@@ -171,8 +174,21 @@ class _Rows:
                 folder=self._folder,
                 frames=kit.latent_shape[0],
                 size=kit.clip_size,
+                reference=self._reference(kit),
             )
         )
+
+    def _reference(self, kit: Kit) -> ClipReference | None:
+        """What generated clips are compared with, trained when first needed."""
+        if self._compared is None and self._options.feature_steps:
+            self._progress.update(0, 1, "training the classifier under Frechet distances")
+            self._compared = clip_reference(
+                self._folder / FILE,
+                steps=self._options.feature_steps,
+                frames=kit.latent_shape[0],
+                size=kit.clip_size,
+            )
+        return self._compared
 
     def add_many_steps(self, result: StageResult, name: str) -> None:
         steps, guidance = self._options.steps, self._options.guidance
@@ -211,6 +227,7 @@ class _Rows:
             seed=self._seed,
             folder=self._folder,
             clip=f"samples/{result.stage}-{steps}.gif",
+            reference=self._reference(result.kit),
         )
         self._add(row)
         self._progress.update(1, 1, f"evaluated {name}")

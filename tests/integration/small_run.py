@@ -35,7 +35,7 @@ train:
   collection: {num_clips: 8, substeps: 2}
   trajectory: {loop: {steps: 4, batch_size: 4, checkpoint_every: 2, log_every: 1}}
   adversarial: {loop: {steps: 4, batch_size: 4, checkpoint_every: 2, log_every: 1}}
-  evaluation: {steps: 2, num_clips: 18, num_few_step_clips: 18}
+  evaluation: {steps: 2, num_clips: 18, num_few_step_clips: 18, feature_steps: 0}
 export: {minimum_os: ios18}
 closed_loop: {networks: 2}
 report: {title: Small run}

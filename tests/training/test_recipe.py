@@ -54,7 +54,7 @@ OPTIONS = RecipeOptions(
     collection=CollectionOptions(num_clips=4, substeps=1),
     trajectory=TrajectoryOptions(loop=LOOP),
     adversarial=AdversarialOptions(loop=LOOP, head_width=16),
-    evaluation=EvaluationOptions(steps=2, num_clips=18, num_few_step_clips=18),
+    evaluation=EvaluationOptions(steps=2, num_clips=18, num_few_step_clips=18, feature_steps=0),
 )
 
 
