@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "snapgen_v"
 
-# unet/config.json of runwayml/stable-diffusion-v1-5; ``max_frames`` and ``width_multiple`` are for temporal layers, ours.
+# unet/config.json of runwayml/stable-diffusion-v1-5; the last field is for temporal layers, ours.
 SD15_SOURCE = SourceUNet(
     name="sd15_unet",
     channels=(320, 640, 1280, 1280),

@@ -21,22 +21,6 @@ def flow_matching_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(predicted, target)
 
 
-def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean over blocks of |f_s - f_t|^2 / |f_t|^2: normalised, so that no block dominates (TRAINING 3.2).
-
-    Raises:
-        ValueError: The lists differ in length or a pair differs in shape.
-    """
-    if len(student) != len(teacher) or any(a.shape != b.shape for a, b in zip(student, teacher, strict=True)):
-        shapes = [tuple(item.shape) for item in student], [tuple(item.shape) for item in teacher]
-        raise ValueError(f"features to distil must match in number and shape: student {shapes[0]}, teacher {shapes[1]}")
-    terms = [
-        (mine - theirs).square().mean() / theirs.square().mean().clamp_min(1e-6)
-        for mine, theirs in zip(student, teacher, strict=True)
-    ]
-    return torch.stack(terms).mean()
-
-
 def pseudo_huber(predicted: Tensor, target: Tensor, *, width: float) -> Tensor:
     """sqrt(|a - b|^2 + c^2) - c per clip with |.| the root mean square, then the mean (SF-V; METHODS 2c).
 

@@ -93,19 +93,30 @@ class DistillationOptions:
     Attributes:
         loop: Steps and rates.
         noise: How samples are drawn.
+        scaling: How the losses on the data, on the teacher's output and on its features are added: ``fixed`` by the
+            three weights below, ``timestep_aware`` by SnapGen's S(task, output) + S(task, features), which has none.
         task_weight: Weight of the flow-matching loss on the data (ours).
         output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
         feature_weight: Weight of the normalised feature loss (ours).
         start_from_teacher: Begin with the teacher's weights wherever name and shape agree: the whole spatial backbone,
-            which both share, and temporal layers of the same kind and width. The rest keeps what it came with.
+            where both share it, and temporal layers of the same kind and width. The rest keeps what it came with.
+        draws: Noisy versions of every clip, fixed once; fresh noise at every step when left out (ours).
+        cache: Keep the teacher's answers to the fixed ``draws`` on disk; changes no loss.
     """
 
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, learning_rate=1e-3))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
+    scaling: Literal["fixed", "timestep_aware"] = "fixed"
     task_weight: Weight = 0.5
     output_weight: Weight = 1.0
     feature_weight: Weight = 0.1
     start_from_teacher: bool = True
+    draws: Count | None = None
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cache and self.draws is None:
+            raise ValueError("distillation option cache needs draws: fresh noise never asks the same thing twice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

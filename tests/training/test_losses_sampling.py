@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from nas.training.losses import discriminator_hinge, feature_loss, generator_hinge, pseudo_huber
+from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
 from nas.training.noise import add_noise, clean_from_velocity, logit_normal_times, velocity
 from nas.training.sampling import guided_velocity, sample_euler, sample_renoise, sampling_times
 
@@ -103,14 +103,3 @@ def test_pseudo_huber_is_quadratic_near_and_linear_far() -> None:
     near, far = (pseudo_huber(torch.full((1, 4), value), zero, width=1.0).item() for value in (0.01, 100.0))
     assert near == pytest.approx(0.5 * 0.01**2, rel=1e-2)
     assert far == pytest.approx(99.0, abs=0.01)
-
-
-def test_feature_loss_is_relative_to_the_teachers_size() -> None:
-    teacher = [torch.ones(2, 2), 100 * torch.ones(2, 3)]
-    student = [1.5 * item for item in teacher]
-    assert feature_loss(student, teacher).item() == pytest.approx(0.25)
-
-
-def test_features_of_other_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"student \[\(2, 2\)\], teacher \[\(2, 3\)\]"):
-        feature_loss([torch.ones(2, 2)], [torch.ones(2, 3)])
