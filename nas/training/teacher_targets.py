@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.core.rng import RandomStreams
 from nas.models.caption import TextEncoder
-from nas.training.data import TrainingClips, as_images
+from nas.training.data import ClipBatch, TrainingClips
 from nas.training.noise import add_noise, gaussian_like, logit_normal_times
 from nas.training.options import NoiseOptions
 from nas.training.sampling import velocity_and_features
@@ -95,26 +95,34 @@ class FixedDraws:
 
     def make(self, drawn: Drawn, device: torch.device) -> NoisyBatch:
         """Make the noisy clips of draws."""
-        clean, text = self.data.fetch(drawn.clips)
-        rows = [
-            self._row(clean[row : row + 1], int(clip), int(draw), images=drawn.images)
-            for row, (clip, draw) in enumerate(zip(drawn.clips, drawn.draws, strict=True))
+        generators = [
+            self._generator(int(clip), int(draw), images=drawn.images)
+            for clip, draw in zip(drawn.clips, drawn.draws, strict=True)
         ]
-        clean, noise, times, dropped = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        clean, text = self._fetch(drawn, generators)
+        rows = [self._row(clean[row : row + 1], generator) for row, generator in enumerate(generators)]
+        noise, times, dropped = (torch.cat(parts) for parts in zip(*rows, strict=True))
         empty = self.captions.empty_text(len(text)).to(text.device)
         text = torch.where(dropped.reshape(-1, *(1,) * (text.dim() - 1)), empty, text)
         clean, noise, times, text = (item.to(device) for item in (clean, noise, times, text))
         return NoisyBatch(clean=clean, noise=noise, noisy=add_noise(clean, noise, times), times=times, text=text)
 
-    def _row(self, clean: Tensor, clip: int, draw: int, *, images: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        options = self.options
+    def _generator(self, clip: int, draw: int, *, images: bool) -> torch.Generator:
         name = f"fixed-draw/{'image' if images else 'video'}/{draw}"
-        generator = torch.Generator().manual_seed(self.streams.integer(name, clip))
-        if images:
-            clean = as_images(clean, generator=generator)
+        return torch.Generator().manual_seed(self.streams.integer(name, clip))
+
+    def _fetch(self, drawn: Drawn, generators: Sequence[torch.Generator]) -> ClipBatch:
+        if not drawn.images:
+            return self.data.fetch(drawn.clips)
+        clips = zip(drawn.clips.split(1), generators, strict=True)
+        batches = [self.data.fetch_images(clip, generator=generator) for clip, generator in clips]
+        return ClipBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    def _row(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        options = self.options
         dropped = torch.rand(1, generator=generator) < options.text_dropout
         times = logit_normal_times(1, mean=options.time_mean, std=options.time_std, generator=generator)
-        return clean, gaussian_like(clean, generator=generator), times, dropped
+        return gaussian_like(clean, generator=generator), times, dropped
 
 
 class TeacherTargets:
