@@ -71,7 +71,7 @@ class LatentClips:
 
     def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
         """One random frame of each clip."""
-        return as_images(self.fetch(indices), generator=generator)
+        return _with_images(self.fetch(indices), generator=generator)
 
 
 def make_latent_clips(
@@ -126,7 +126,7 @@ class ProceduralClips:
 
     def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
         """One random frame of each clip."""
-        return as_images(self.fetch(indices), generator=generator)
+        return _with_images(self.fetch(indices), generator=generator)
 
     def fetch_text(self, indices: Tensor) -> Tensor:
         """Text rows of the captions."""
@@ -149,8 +149,11 @@ def fetch_jointly(data: TrainingClips, indices: Tensor, *, image_ratio: float, g
     return data.fetch(indices)
 
 
-def as_images(batch: ClipBatch, *, generator: torch.Generator) -> ClipBatch:
+def as_images(latents: Tensor, *, generator: torch.Generator) -> Tensor:
     """One random frame of every clip as a one-frame clip: (B, T, C, H, W) to (B, 1, C, H, W)."""
-    count, frames = batch.latents.shape[:2]
-    frame = torch.randint(frames, (count,), generator=generator)
-    return ClipBatch(batch.latents[torch.arange(count), frame].unsqueeze(1), batch.text)
+    frame = torch.randint(latents.shape[1], (len(latents),), generator=generator)
+    return latents[torch.arange(len(latents)), frame].unsqueeze(1)
+
+
+def _with_images(batch: ClipBatch, *, generator: torch.Generator) -> ClipBatch:
+    return batch._replace(latents=as_images(batch.latents, generator=generator))

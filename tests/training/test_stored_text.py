@@ -53,7 +53,8 @@ class EmbeddedClips:
         return ClipBatch(self.latents[indices], self.text[indices])
 
     def fetch_images(self, indices: Tensor, *, generator: torch.Generator) -> ClipBatch:
-        return as_images(self.fetch(indices), generator=generator)
+        batch = self.fetch(indices)
+        return ClipBatch(as_images(batch.latents, generator=generator), batch.text)
 
     def fetch_text(self, indices: Tensor) -> Tensor:
         return self.text[indices]
