@@ -43,7 +43,7 @@ AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {
     "optuna": ("nas.search.engines.optuna_samplers", "nas.search.optuna_mirror"),
     "numpy": ("latency_models", "nas.search", "nas.report", *TORCH_PACKAGES),
     **dict.fromkeys(
-        ("coremltools", "ray", "pandas", "sklearn", "scipy", "plotly", "jinja2", "accelerate", "matplotlib"), ()
+        ("av", "coremltools", "ray", "pandas", "sklearn", "scipy", "plotly", "jinja2", "accelerate", "matplotlib"), ()
     ),
 }
 # Library → packages or modules that may import it at all.

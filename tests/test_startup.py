@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = (
     "torch", "coremltools", "ray", "diffusers", "pandas", "numpy", "optuna", "sklearn", "scipy", "plotly", "jinja2",
-    "accelerate", "matplotlib", "transformers",
+    "accelerate", "av", "matplotlib", "transformers",
 )  # fmt: skip
 
 _HELP = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.core.files import read_json, write_bytes_atomically, write_json
+from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 from nas.training.clips import (
     CLIP_FRAMES,
@@ -23,6 +22,7 @@ from nas.training.clips import (
 )
 from nas.training.judge import score_clips
 from nas.training.sampling import Sampler, sample_euler, sample_renoise
+from nas.training.video_files import write_gif as write_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,9 +162,6 @@ def write_gif(path: Path, video: NDArray[np.uint8]) -> None:
     Raises:
         UnavailableError: The disk is full or the folder cannot be written.
     """
-    # Inside the function: pillow is needed nowhere else in training.
-    from PIL import Image
-
     count, frames, _, height, width = video.shape
     gap = 1
     sheet = np.full((frames, height + 2 * gap, count * (width + gap) + gap, 3), 255, dtype=np.uint8)
@@ -172,10 +169,7 @@ def write_gif(path: Path, video: NDArray[np.uint8]) -> None:
         left = gap + index * (width + gap)
         sheet[:, gap : gap + height, left : left + width] = video[index].transpose(0, 2, 3, 1)
     sheet = sheet.repeat(_MAGNIFY, axis=1).repeat(_MAGNIFY, axis=2)
-    images = [Image.fromarray(frame) for frame in sheet]
-    buffer = io.BytesIO()
-    images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=_FRAME_MS, loop=0)
-    write_bytes_atomically(path, buffer.getvalue())
+    write_frames(path, sheet.transpose(0, 3, 1, 2), frame_ms=_FRAME_MS)
 
 
 def evaluate_row(
