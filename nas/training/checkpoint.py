@@ -1,18 +1,17 @@
 """Checkpoints: safetensors for tensors, JSON for the rest, written whole or not at all, the last two kept.
 
-``step-00000200/`` holds ``model``, ``ema`` and ``optimizer`` as safetensors and ``state.json`` with the step, the
-place in the data, the state of the random generator and the unfinished means of the metrics.
+``step-00000200/`` holds ``model``, ``ema`` and ``optimizer`` as safetensors, in several files where one would grow
+large, and ``state.json`` with the step, the place in the data and the unfinished means of the metrics.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from nas.core.errors import CheckpointError, InputError, UnavailableError
@@ -21,10 +20,14 @@ from nas.core.schema import check_schema, with_schema
 from nas.models.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEEP = 2
-_PARTS = ("model", "ema", "optimizer")
+PARTS = ("model", "ema", "optimizer")
+# A file is built in memory before it is written, so this bounds the host memory of a checkpoint (ours).
+FILE_BYTES = 2 * 1024**3
+NamedTensors = Iterable[tuple[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +40,41 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+def write_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    fingerprint: str,
+    parts: Mapping[str, NamedTensors],
+    state: Mapping[str, Any],
+    writes: bool = True,
+    file_bytes: int = FILE_BYTES,
+) -> Path:
     """Write ``step-<n>`` under ``folder``, then drop all but the newest two.
+
+    Args:
+        folder: Where checkpoints are kept.
+        step: Names the checkpoint.
+        fingerprint: Of the stage.
+        parts: Named tensors of each of ``PARTS``, taken one by one, so that gathering them needs no memory for all.
+        state: What fits JSON.
+        writes: False in processes that only help to gather the tensors.
+        file_bytes: Size at which a part goes on in another file.
 
     Raises:
         UnavailableError: The disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
+    if not writes:
+        for part in PARTS:
+            for _ in parts[part]:
+                pass
+        return final
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        for part in _PARTS:
-            write_tensors(partial / f"{part}.safetensors", checkpoint.tensors[part])
-        body = {"step": checkpoint.step, "fingerprint": checkpoint.fingerprint, "state": dict(checkpoint.state)}
+        files = {part: _write_part(partial, part, parts[part], file_bytes) for part in PARTS}
+        body = {"step": step, "fingerprint": fingerprint, "files": files, "state": dict(state)}
         write_json(partial / "state.json", with_schema("checkpoint", 1, body))
         if final.exists():
             shutil.rmtree(final)
@@ -81,6 +106,7 @@ def read_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint:
     try:
         body = check_schema(read_json(path / "state.json"), "checkpoint", 1, where=str(path / "state.json"))
         step, found, state = int(body["step"]), str(body["fingerprint"]), dict(body["state"])
+        files = body.get("files") or {part: [f"{part}.safetensors"] for part in PARTS}
     except CheckpointError:
         raise
     except (InputError, KeyError, TypeError, ValueError) as error:
@@ -90,30 +116,36 @@ def read_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint:
             f"{path}: belongs to a stage with other options, network, data or seed",
             hint="choose another folder, or remove this one to train afresh",
         )
-    tensors = {}
-    for part in _PARTS:
-        try:
-            tensors[part] = read_tensors(path / f"{part}.safetensors")[0]
-        except CheckpointError as error:
-            raise CheckpointError(error.message, hint=_remove_hint(path)) from error
+    tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for part in PARTS:
+        for name in files[part]:
+            try:
+                tensors[part].update(read_tensors(path / name)[0])
+            except CheckpointError as error:
+                raise CheckpointError(error.message, hint=_remove_hint(path)) from error
     return Checkpoint(step=step, fingerprint=found, tensors=tensors, state=state)
 
 
-def generator_state(generator: torch.Generator) -> str:
-    """State of a random generator as hexadecimal text."""
-    return bytes(generator.get_state().tolist()).hex()
+def _write_part(folder: Path, part: str, tensors: NamedTensors, file_bytes: int) -> list[str]:
+    names = []
+    for number, group in enumerate(_groups(tensors, file_bytes)):
+        names.append(f"{part}.safetensors" if number == 0 else f"{part}-{number + 1}.safetensors")
+        write_tensors(folder / names[-1], group)
+    return names
 
 
-def restore_generator(generator: torch.Generator, text: str) -> None:
-    """Put a generator back to ``generator_state``.
-
-    Raises:
-        CheckpointError: The text is no state of such a generator.
-    """
-    try:
-        generator.set_state(torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8))
-    except (ValueError, RuntimeError) as error:
-        raise CheckpointError(f"random state of the checkpoint cannot be used: {error}") from error
+def _groups(tensors: NamedTensors, file_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Tensors on the CPU in groups of at most ``file_bytes``, at least one tensor each; one empty group of none."""
+    group: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        num_bytes = tensor.numel() * tensor.element_size()
+        if group and size + num_bytes > file_bytes:
+            yield group
+            group, size = {}, 0
+        group[name] = tensor.detach().to("cpu")
+        size += num_bytes
+    yield group
 
 
 def _remove_hint(path: Path) -> str:

@@ -1,68 +1,70 @@
-"""Running average of weights, the ones that are sampled from; diffusers' EMAModel, imported where it is made."""
+"""Running average of weights, the ones that are sampled from: one fused interpolation a step, in place."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from nas.core.errors import CheckpointError
+from nas.training.processes import fill, local, whole_like
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    import torch
-    from diffusers.training_utils import EMAModel
     from torch import Tensor, nn
 
 
 class WeightAverage:
-    """EMA of every parameter of one module; ``state_dict`` and ``load`` go by parameter name.
+    """Average of every parameter of one module; ``state_dict`` and ``load`` go by parameter name.
+
+    The decay of update n (from 0) is 0 at first, then (1 + n) / (10 + n) up to ``decay``: that of diffusers'
+    ``EMAModel``, which makes a copy of all weights at every update where this makes none.
 
     Args:
-        module: The module averaged.
-        decay: Upper limit of the decay; early on it is (1 + step) / (10 + step), diffusers' default.
+        module: The module averaged; of a sharded module every process averages its own share.
+        decay: Upper limit of the decay.
     """
 
     def __init__(self, module: nn.Module, *, decay: float) -> None:
-        from diffusers.training_utils import EMAModel
+        self._parameters = dict(module.named_parameters())
+        self._weights = [local(parameter) for parameter in self._parameters.values()]
+        self._averages = [weight.clone() for weight in self._weights]
+        self._decay = decay
+        self.num_updates = 0
 
-        self._names = [name for name, _ in module.named_parameters()]
-        self._average: EMAModel = EMAModel(module.parameters(), decay=decay, foreach=True)
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the module's present weights."""
+        done, self.num_updates = self.num_updates, self.num_updates + 1
+        decay = min(self._decay, (1 + done) / (10 + done)) if done else 0.0
+        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
 
-    def to(self, device: torch.device) -> None:
-        """Move the average."""
-        self._average.to(device=device)
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        """Give the module the averaged weights."""
+        torch._foreach_copy_(self._weights, self._averages)
 
-    def update(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Take in the module's present weights, in the order of its ``parameters()``; they must want gradients."""
-        self._average.step(parameters)
+    def state_dict(self) -> Iterator[tuple[str, Tensor]]:
+        """Averaged weights by parameter name, each gathered from all processes when it is asked for."""
+        for (name, parameter), average in zip(self._parameters.items(), self._averages, strict=True):
+            yield name, whole_like(average, parameter)
 
-    def copy_to(self, module: nn.Module) -> None:
-        """Give ``module`` the averaged weights."""
-        self._average.copy_to(module.parameters())
-
-    @property
-    def num_updates(self) -> int:
-        """How often ``update`` was called."""
-        return int(self._average.optimization_step)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Averaged weights by parameter name."""
-        return dict(zip(self._names, self._average.shadow_params, strict=True))
-
+    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], *, num_updates: int) -> None:
         """Continue from ``state_dict``.
 
         Raises:
             CheckpointError: Names or shapes are not this module's.
         """
-        require_same_names(tensors, self._names, what="averaged weights")
-        for name, mine in zip(self._names, self._average.shadow_params, strict=True):
-            if tensors[name].shape != mine.shape:
+        require_same_names(tensors, self._parameters, what="averaged weights")
+        for (name, parameter), average in zip(self._parameters.items(), self._averages, strict=True):
+            if tensors[name].shape != parameter.shape:
                 raise CheckpointError(
-                    f"averaged weight {name!r} has shape {tuple(tensors[name].shape)}, needs {tuple(mine.shape)}"
+                    f"averaged weight {name!r} has shape {tuple(tensors[name].shape)}, needs {tuple(parameter.shape)}"
                 )
-            mine.copy_(tensors[name])
-        self._average.optimization_step = num_updates
+            fill(average, tensors[name], like=parameter)
+        self.num_updates = num_updates
 
 
 def require_same_names(found: Iterable[str], wanted: Iterable[str], *, what: str) -> None:

@@ -1,39 +1,33 @@
 """The one training loop of every stage: phases with their optimizers, averages, checkpoints, metrics and resume.
 
 A step runs the phases in order on one batch (the adversarial stage has two: heads, then generator). accelerate, which
-is imported inside the functions that use it, gives device, precision and gradient accumulation. All randomness comes
-from one CPU generator, whose state is in the checkpoint, and the data order from (seed, epoch); the networks draw
-nothing themselves (no dropout). So a resumed run repeats the losses to the bit on a CPU.
+is imported inside the functions that use it, gives device, precision, accumulation and replicas. What is random comes
+from one CPU generator for each phase of each micro-batch, seeded by name, and the data order from (seed, epoch); the
+networks draw nothing themselves (no dropout). So a resumed run repeats the losses to the bit on a CPU, and several
+processes, which share the micro-batches of a step, train as one would, up to rounding.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from nas.core.errors import CheckpointError, TrainingError
-from nas.core.files import JsonLines, canonical_json, write_text_atomically
-from nas.training.checkpoint import (
-    Checkpoint,
-    generator_state,
-    list_checkpoints,
-    read_checkpoint,
-    restore_generator,
-    write_checkpoint,
-)
+from nas.training.acceleration import Losses, LossModule, cpu_threads, make_accelerator, set_checkpointing
+from nas.training.checkpoint import NamedTensors, list_checkpoints, read_checkpoint, write_checkpoint
 from nas.training.ema import WeightAverage, require_same_names
+from nas.training.metrics import LossWatch, Recorder, Window
+from nas.training.processes import fill, is_main, num_processes, shard, share_of, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from accelerate import Accelerator
 
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
@@ -55,15 +49,16 @@ class Batch:
     device: torch.device
 
 
-LossFunction = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+LossFunction = Callable[[Batch], Losses]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """One optimizer step inside a training step.
 
-    ``loss`` returns the scalar to minimise and further scalars for the metrics; ``trains`` names the modules whose
-    parameters it changes. The last phase's loss is the stage's ``loss``; others are logged as ``<name>_loss``.
+    ``loss`` returns the scalar to minimise, a mean over the batch, and further scalars for the metrics; ``trains``
+    names the modules whose parameters it changes. The last phase's loss is the stage's ``loss``; others are logged as
+    ``<name>_loss``.
     """
 
     name: str
@@ -71,22 +66,6 @@ class Phase:
     loss: LossFunction
     learning_rate_ratio: float = 1.0
     betas: tuple[float, float] | None = None
-
-
-@dataclass(slots=True)
-class _Window:
-    """Sums since the last line of metrics."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-
-    def means(self) -> dict[str, float]:
-        return {name: value / max(self.count, 1) for name, value in self.sums.items()}
 
 
 class TrainingRun:
@@ -99,10 +78,14 @@ class TrainingRun:
         options: Steps, rates and so on.
         modules: Modules by name; all are saved, those that a phase trains are changed.
         phases: Optimizer steps of one training step, in order.
-        averaged: Names of modules whose running average is kept; the last phase must train them.
+        averaged: Names of modules whose running average is kept.
         num_items: Size of the data that ``Batch.indices`` point into.
         streams: Source of randomness; stream names start with the stage's name.
         fingerprint: Digest of everything that decides the outcome; a checkpoint of another is refused.
+        events: Folder of TensorBoard events; None for none.
+
+    Raises:
+        ConfigError: The micro-batches of a step cannot be shared evenly among the processes.
     """
 
     def __init__(
@@ -118,48 +101,65 @@ class TrainingRun:
         num_items: int,
         streams: RandomStreams,
         fingerprint: str,
+        events: Path | None = None,
     ) -> None:
-        if not set(averaged) <= set(phases[-1].trains):
-            # diffusers' average copies parameters that want no gradient instead of averaging them.
-            raise ValueError(f"averaged modules must be trained by the last phase, {phases[-1].name!r}: {averaged}")
         self.stage = stage
         self.options = options
         self.phases = tuple(phases)
         self.step = 0
         self.last_loss = math.nan
         self._folder = folder / "checkpoints"
-        self._metrics = JsonLines(metrics)
         self._num_items = num_items
         self._streams = streams
         self._fingerprint = fingerprint
-        self._window = _Window()
+        self._window = Window()
+        self._watch = LossWatch(options.divergence_ratio)
         self._accelerator = make_accelerator(options)
         self._device = self._accelerator.device
-        self._generator = torch.Generator().manual_seed(streams.integer(f"{stage}/noise"))
-        self._modules = {name: self._accelerator.prepare(module) for name, module in modules.items()}
+        self._recorder = Recorder(stage, metrics, events=events if options.tensorboard else None, writes=is_main())
+        self._modules = {name: module.to(self._device) for name, module in modules.items()}
+        set_checkpointing(self._modules.values(), on=options.gradient_checkpointing)
+        self._sharded = options.sharding == "full" and num_processes() > 1
+        # Sharding changes modules for good, so the averaged ones, which are used afterwards, get these back at the end.
+        self._plain = {name: copy.deepcopy(self._modules[name]) for name in averaged if self._sharded}
+        if self._sharded:
+            for module in self._modules.values():
+                shard(module, self._device)
         # Walking a supernet's thousands of parameters takes longer than a training step: the lists are made once.
         self._weights = {name: list(module.parameters()) for name, module in self._modules.items()}
+        self._tensors = {name: module.state_dict(keep_vars=True) for name, module in self._modules.items()}
+        self._training: Phase | None = None
+        self._orders: dict[int, Tensor] = {}
+        self._losses = {phase.name: self._make_loss(phase) for phase in self.phases}
         self._averages = {name: WeightAverage(self._modules[name], decay=options.ema_decay) for name in averaged}
         self._optimizers = {phase.name: self._make_optimizer(phase) for phase in self.phases}
-        self._training: Phase | None = None
+
+    @property
+    def steps_per_s(self) -> float:
+        """Steps a second of wall time since this run began or went on."""
+        return self._recorder.steps_per_s
 
     def run(self, progress: Progress) -> None:
         """Train to the last step, from the newest checkpoint if there is one.
 
         Raises:
-            TrainingError: A loss or gradient is not finite; the message names the step, the last checkpoint stays.
+            TrainingError: A loss or gradient is not finite, or the loss explodes; the message names the step, and the
+                last good checkpoint stays.
             CheckpointError: The newest checkpoint cannot be read or belongs to another run.
             UnavailableError: The disk is full.
         """
         self._resume()
-        self._drop_later_metrics()
+        self._recorder.start(self.step)
         total = self.options.steps
         progress.update(self.step, total, self.stage)
         for module in self._modules.values():
             module.train()
-        with cpu_threads(self.options.threads):
-            while self.step < total:
-                self._step_and_keep(progress)
+        try:
+            with cpu_threads(self.options.threads):
+                while self.step < total:
+                    self._step_and_keep(progress)
+        finally:
+            self._recorder.close()
         for module in self._modules.values():
             module.eval()
 
@@ -169,74 +169,102 @@ class TrainingRun:
         self.step += 1
         self._window.add(values)
         self.last_loss = values["loss"]
+        self._require_calm()
         if self.step % self.options.log_every == 0 or self.step == total:
             means = self._window.means()
-            self._metrics.append({"stage": self.stage, "step": self.step, **means})
-            self._window = _Window()
-            progress.update(self.step, total, f"{self.stage}: loss {means['loss']:.4f}")
-        if self.step % self.options.checkpoint_every == 0 and self.step < total:
+            rate = cosine_rate(self.step - 1, self.options)
+            text = self._recorder.write(self.step, means, rate=rate, device=self._device)
+            self._window = Window()
+            progress.update(self.step, total, f"{self.stage}: {text}")
+        if self.step % self.options.checkpoint_every == 0 and self.step < total and self._watch.calm:
             self.save()
 
     def use_averages(self) -> None:
-        """Give the averaged modules their averaged weights; training is over."""
-        for name, average in self._averages.items():
-            average.copy_to(self._modules[name])
+        """Give the averaged modules their averaged weights, whole in every process; training is over."""
+        for average in self._averages.values():
+            average.copy_to_module()
+        set_checkpointing(self._modules.values(), on=False)
+        for name, plain in self._plain.items():
+            for key, tensor in plain.state_dict().items():
+                tensor.copy_(whole(self._tensors[name][key]))
+            # A module is its attributes: with those of the plain copy it is as it was before it was sharded.
+            module = self._modules[name]
+            module.__class__, module.__dict__ = plain.__class__, plain.__dict__
+            module.eval()
+        self._accelerator.free_memory()
 
     def save(self) -> Path:
         """Write a checkpoint of the present step."""
-        tensors: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-        for name, module in self._modules.items():
-            tensors["model"].update(_prefixed(name, module.state_dict()))
-        for name, average in self._averages.items():
-            tensors["ema"].update(_prefixed(name, average.state_dict()))
-        for name, optimizer in self._optimizers.items():
-            for index, entries in optimizer.state_dict()["state"].items():
-                tensors["optimizer"].update(_prefixed(f"{name}.{index}", entries))
         state = {
-            "data_position": self._data_position(),
-            "generator": generator_state(self._generator),
+            "data_position": self.step * self.options.accumulation * self.options.batch_size,
             "average_updates": {name: average.num_updates for name, average in self._averages.items()},
             "window": {"sums": self._window.sums, "count": self._window.count},
+            "usual_losses": self._watch.state(),
             "last_loss": self.last_loss,
         }
-        checkpoint = Checkpoint(step=self.step, fingerprint=self._fingerprint, tensors=tensors, state=state)
-        return write_checkpoint(self._folder, checkpoint)
+        return write_checkpoint(
+            self._folder,
+            step=self.step,
+            fingerprint=self._fingerprint,
+            parts={"model": self._model_tensors(), "ema": self._ema_tensors(), "optimizer": self._optimizer_tensors()},
+            state=state,
+            writes=is_main(),
+        )
+
+    def _model_tensors(self) -> NamedTensors:
+        for name, tensors in self._tensors.items():
+            yield from ((f"{name}.{key}", whole(tensor)) for key, tensor in tensors.items())
+
+    def _ema_tensors(self) -> NamedTensors:
+        for name, average in self._averages.items():
+            yield from ((f"{name}.{key}", tensor) for key, tensor in average.state_dict())
+
+    def _optimizer_tensors(self) -> NamedTensors:
+        for name, optimizer in self._optimizers.items():
+            for index, entries in optimizer.state_dict()["state"].items():
+                yield from ((f"{name}.{index}.{key}", whole(torch.as_tensor(value))) for key, value in entries.items())
 
     def _train_step(self) -> dict[str, float]:
         values: dict[str, float] = {}
         rate = cosine_rate(self.step, self.options)
         for phase in self.phases:
-            # Phases outside, micro-batches inside: accelerate counts micro-batches to know when a step is complete.
-            for micro in range(self.options.accumulation):
-                batch = Batch(
-                    indices=self._indices(micro), generator=self._generator, step=self.step, device=self._device
-                )
-                measured = self._micro_step(phase, batch, rate=rate)
-                if phase is not self.phases[-1]:
-                    measured[f"{phase.name}_loss"] = measured.pop("loss")
-                for name, value in measured.items():
-                    values[name] = values.get(name, 0.0) + value / self.options.accumulation
-        for name, average in self._averages.items():
-            average.update(self._weights[name])
+            measured = self._phase_step(phase, rate=rate * phase.learning_rate_ratio)
+            if phase is not self.phases[-1]:
+                measured[f"{phase.name}_loss"] = measured.pop("loss")
+            values.update(measured)
+        for average in self._averages.values():
+            average.update()
         return values
 
-    def _micro_step(self, phase: Phase, batch: Batch, *, rate: float) -> dict[str, float]:
+    def _phase_step(self, phase: Phase, *, rate: float) -> dict[str, float]:
+        """Losses of this process's micro-batches, then one step of the optimizer; returns means over all processes."""
+        self._want_gradients(phase)
+        sums: dict[str, Tensor] = {}
+        # Phases outside, micro-batches inside: accelerate counts micro-batches to know when a step is complete.
+        for micro in range(self._accelerator.process_index, self.options.accumulation, num_processes()):
+            with self._accelerator.accumulate(self._losses[phase.name]):
+                with self._accelerator.autocast():
+                    loss, extra = self._losses[phase.name](self._batch(phase, micro))
+                self._accelerator.backward(loss)
+            for name, value in {"loss": loss, **extra}.items():
+                sums[name] = value.detach() + sums[name] if name in sums else value.detach()
         optimizer = self._optimizers[phase.name]
+        norm = whole(torch.nn.utils.clip_grad_norm_(self._trained(phase), self.options.gradient_clip))
+        values = self._means(sums, norm)
+        self._require_finite(phase, values)
+        values.pop("gradient norm")
         for group in optimizer.param_groups:
-            group["lr"] = rate * phase.learning_rate_ratio
-        with self._accelerator.accumulate(*(self._modules[name] for name in phase.trains)):
-            self._want_gradients(phase)
-            with self._accelerator.autocast():
-                loss, extra = phase.loss(batch)
-            values = {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in extra.items()}}
-            self._require_finite(phase, values)
-            self._accelerator.backward(loss)
-            if self._accelerator.sync_gradients:
-                norm = self._accelerator.clip_grad_norm_(self._parameters(phase), self.options.gradient_clip)
-                self._require_finite(phase, {"gradient norm": float(norm)})
-            optimizer.step()
-            optimizer.zero_grad()
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
         return values
+
+    def _means(self, sums: Mapping[str, Tensor], norm: Tensor) -> dict[str, float]:
+        """Means over the micro-batches of all processes, brought to the CPU in one transfer."""
+        means = torch.stack([value.float() for value in sums.values()]) * (num_processes() / self.options.accumulation)
+        if num_processes() > 1:
+            means = cast("Tensor", self._accelerator.reduce(means, "mean"))
+        return dict(zip((*sums, "gradient norm"), torch.cat([means, norm.reshape(1)]).tolist(), strict=True))
 
     def _want_gradients(self, phase: Phase) -> None:
         """Let the phase's modules, and no other, want gradients."""
@@ -249,41 +277,71 @@ class TrainingRun:
 
     def _require_finite(self, phase: Phase, values: Mapping[str, float]) -> None:
         broken = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if not broken:
-            return
+        if broken:
+            where = f"stage {self.stage!r}, step {self.step + 1}, phase {phase.name!r}"
+            raise TrainingError(
+                f"{where}: not finite: {broken}; {self._kept()}",
+                hint="lower the learning rate or the gradient clip, or use precision float32",
+            )
+
+    def _require_calm(self) -> None:
+        usual = self._watch.median
+        if self._watch.exploded(self.last_loss):
+            raise TrainingError(
+                f"stage {self.stage!r}, step {self.step}: diverges: loss {self.last_loss:.4g} is more than "
+                f"{self.options.divergence_ratio:g} times its running median {usual:.4g}; {self._kept()}",
+                hint="lower the learning rate or the gradient clip; divergence_ratio: null goes on regardless",
+            )
+
+    def _kept(self) -> str:
         kept = list_checkpoints(self._folder)
-        where = f"the last good checkpoint is {kept[-1].name}" if kept else "no checkpoint was written before it"
-        raise TrainingError(
-            f"stage {self.stage!r}, step {self.step + 1}, phase {phase.name!r}: not finite: {broken}; {where}",
-            hint="lower the learning rate or the gradient clip, or use precision float32",
+        return f"the last good checkpoint is {kept[-1].name}" if kept else "no checkpoint was written before it"
+
+    def _batch(self, phase: Phase, micro: int) -> Batch:
+        number = self.step * self.options.accumulation + micro
+        seed = self._streams.integer(f"{self.stage}/noise/{phase.name}", number)
+        return Batch(
+            indices=self._indices(micro),
+            generator=torch.Generator().manual_seed(seed),
+            step=self.step,
+            device=self._device,
         )
 
     def _indices(self, micro: int) -> Tensor:
         """The next micro-batch: consecutive places in endless passes over the data, each in its own order."""
         first = (self.step * self.options.accumulation + micro) * self.options.batch_size
-        places = range(first, first + self.options.batch_size)
-        epochs = {place // self._num_items for place in places}
-        orders = {epoch: self._order(epoch) for epoch in epochs}
-        return torch.stack([orders[place // self._num_items][place % self._num_items] for place in places])
+        parts = []
+        for epoch in range(first // self._num_items, (first + self.options.batch_size - 1) // self._num_items + 1):
+            begin = epoch * self._num_items
+            parts.append(self._order(epoch)[max(first - begin, 0) : first + self.options.batch_size - begin])
+        return torch.cat(parts)
 
     def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self._streams.integer(f"{self.stage}/order", epoch))
-        return torch.randperm(self._num_items, generator=generator)
+        """Order of the items in one pass over the data; the last two passes are kept."""
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed(self._streams.integer(f"{self.stage}/order", epoch))
+            self._orders = {key: order for key, order in self._orders.items() if key == epoch - 1}
+            self._orders[epoch] = torch.randperm(self._num_items, generator=generator)
+        return self._orders[epoch]
 
-    def _data_position(self) -> int:
-        return self.step * self.options.accumulation * self.options.batch_size
+    def _make_loss(self, phase: Phase) -> LossFunction:
+        """The phase's loss; among replicas a module around it, so that torch sees the call and joins the gradients."""
+        if num_processes() == 1 or self._sharded:
+            return phase.loss
+        self._want_gradients(phase)
+        module = LossModule(phase.loss, {name: self._modules[name] for name in phase.trains})
+        return cast("LossFunction", self._accelerator.prepare_model(module))
 
-    def _make_optimizer(self, phase: Phase) -> Any:
-        optimizer = torch.optim.AdamW(
-            self._parameters(phase),
+    def _make_optimizer(self, phase: Phase) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self._trained(phase),
             lr=self.options.learning_rate * phase.learning_rate_ratio,
             betas=phase.betas or self.options.betas,
             weight_decay=self.options.weight_decay,
             fused=True,
         )
-        return self._accelerator.prepare(optimizer)
 
-    def _parameters(self, phase: Phase) -> list[nn.Parameter]:
+    def _trained(self, phase: Phase) -> list[nn.Parameter]:
         return [parameter for name in phase.trains for parameter in self._weights[name]]
 
     def _resume(self) -> None:
@@ -294,45 +352,39 @@ class TrainingRun:
         logger.info("stage %s goes on from step %d", self.stage, checkpoint.step)
         tensors, state = checkpoint.tensors, checkpoint.state
         try:
-            for name, module in self._modules.items():
-                _load_module(module, _without_prefix(name, tensors["model"]), what=f"weights of {name!r}")
+            for name in self._modules:
+                self._load_module(name, _without_prefix(name, tensors["model"]))
             for name, average in self._averages.items():
-                average.load(_without_prefix(name, tensors["ema"]), num_updates=state["average_updates"][name])
+                average.load(_without_prefix(name, tensors["ema"]), num_updates=int(state["average_updates"][name]))
             for phase in self.phases:
-                self._load_optimizer(phase.name, _without_prefix(phase.name, tensors["optimizer"]))
-            restore_generator(self._generator, state["generator"])
-            self._window = _Window(sums=dict(state["window"]["sums"]), count=int(state["window"]["count"]))
+                self._load_optimizer(phase, _without_prefix(phase.name, tensors["optimizer"]))
+            self._window = Window(sums=dict(state["window"]["sums"]), count=int(state["window"]["count"]))
+            self._watch.load(list(state["usual_losses"]))
             self.last_loss = float(state["last_loss"])
         except (KeyError, TypeError, RuntimeError, CheckpointError) as error:
             raise CheckpointError(f"{kept[-1]}: does not fit this stage: {error}") from error
         self.step = checkpoint.step
 
-    def _load_optimizer(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def _load_module(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        mine = self._tensors[name]
+        require_same_names(tensors, mine, what=f"weights of {name!r}")
+        for key, target in mine.items():
+            if tensors[key].shape != target.shape:
+                raise CheckpointError(
+                    f"weight {key!r} of {name!r} has shape {tuple(tensors[key].shape)}, needs {tuple(target.shape)}"
+                )
+            fill(target, tensors[key])
+
+    def _load_optimizer(self, phase: Phase, tensors: Mapping[str, Tensor]) -> None:
+        trained = self._trained(phase)
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             index, entry = key.split(".", 1)
-            entries.setdefault(int(index), {})[entry] = value
-        optimizer = self._optimizers[name]
+            like = trained[int(index)]
+            entries.setdefault(int(index), {})[entry] = share_of(value, like) if value.shape == like.shape else value
+        optimizer = self._optimizers[phase.name]
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
-
-    def _drop_later_metrics(self) -> None:
-        """Remove this stage's lines after the step it goes on from: they will be written again."""
-        rows = self._metrics.read()
-        kept = [row for row in rows if row.get("stage") != self.stage or int(row["step"]) <= self.step]
-        if len(kept) != len(rows):
-            write_text_atomically(self._metrics.path, "".join(canonical_json(row) + "\n" for row in kept))
-
-
-@contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` torch threads on the CPU, then as many as before; ``None`` changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def cosine_rate(step: int, options: LoopOptions) -> float:
@@ -345,30 +397,6 @@ def cosine_rate(step: int, options: LoopOptions) -> float:
     return options.learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * share)))
 
 
-def make_accelerator(options: LoopOptions) -> Accelerator:
-    """Device, precision and accumulation from accelerate.
-
-    Raises:
-        TrainingError: Several processes were launched, which the loop cannot share its data among yet.
-    """
-    from accelerate import Accelerator
-
-    precision = {"float32": "no", "bfloat16": "bf16"}[options.precision]
-    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=options.accumulation)
-    if accelerator.num_processes > 1:
-        raise TrainingError(f"training runs in one process, accelerate launched {accelerator.num_processes}")
-    return accelerator
-
-
-def _prefixed(name: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {f"{name}.{key}": torch.as_tensor(value) for key, value in tensors.items()}
-
-
 def _without_prefix(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start = f"{name}."
     return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-
-
-def _load_module(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    require_same_names(tensors, module.state_dict(), what=what)
-    module.load_state_dict(tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,10 @@ Positive = Annotated[float, Field(gt=0.0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Guidance = Annotated[float, Field(ge=1.0)]
+# Options of the loop that leave the losses as they are, up to rounding: a stage may go on with others.
+_NO_OUTCOME = (
+    "checkpoint_every", "divergence_ratio", "gradient_checkpointing", "log_every", "sharding", "tensorboard", "threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +33,20 @@ class LoopOptions:
         betas: AdamW's; (0.9, 0.99) forgets faster than torch's default, which suits short runs (ours).
         gradient_clip: Largest gradient norm (1: TRAINING 3.4).
         ema_decay: Upper limit of the average's decay (0.99 and up: TRAINING 3.4).
-        accumulation: Micro-batches a step.
-        precision: Arithmetic of the forward passes; weights stay float32.
+        accumulation: Micro-batches a step. Several processes share them, each takes as many, so that one YAML gives
+            the same batches and noise on one GPU as on eight; it must be a multiple of their number.
+        precision: Arithmetic of the forward passes; weights stay float32. (float16 would need its losses scaled.)
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory,
+            about a third more time (ours; off at toy size).
+        sharding: What several processes do with weights, gradients and the optimizer's state: ``none`` keeps a copy
+            each, ``full`` spreads them (FSDP, arXiv 2304.11277). Averages are spread with the weights.
+        divergence_ratio: A loss above this many times its running median for five steps stops the stage (ours); null
+            never does.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of ``metrics.jsonl``, each the mean since the last.
         threads: Torch's CPU threads while training; torch's own choice when left out. Batches of 16 toy clips run
             slower on two threads than on one, batches of 32 faster.
+        tensorboard: Write TensorBoard events beside ``metrics.jsonl``.
     """
 
     steps: Count
@@ -48,9 +60,13 @@ class LoopOptions:
     ema_decay: Decay = 0.99
     accumulation: Count = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    sharding: Literal["none", "full"] = "none"
+    divergence_ratio: Annotated[float, Field(gt=1.0)] | None = 20.0
     checkpoint_every: Count = 200
     log_every: Count = 20
     threads: Count | None = None
+    tensorboard: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
@@ -58,6 +74,11 @@ class LoopOptions:
                 raise ValueError(f"training option {name} must be at least 1, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"training option threads must be at least 1, got {self.threads}")
+
+    def outcome(self) -> dict[str, Any]:
+        """The options that decide the outcome, as plain data: not how it is computed, watched or kept."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name not in _NO_OUTCOME}
+        return data | {"betas": list(self.betas)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, VOCABULARY
 from nas.training.codec import PatchCodec, fit_codec
 from nas.training.ema import require_same_names
 from nas.training.loop import Phase, TrainingRun
+from nas.training.processes import is_main, join_processes, num_processes, wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,8 +149,9 @@ def run_stage(
         TrainingError: See ``TrainingRun.run``.
         CheckpointError: The folder holds a stage or checkpoint that cannot be read or belongs to another run.
     """
-    plain = {"loop": to_data(options), **to_data(details)}
-    fingerprint = fingerprint_of(stage=stage, options=plain, seed=streams.seed, modules=sorted(modules))
+    join_processes()
+    decides = {"loop": options.outcome(), **to_data(details)}
+    fingerprint = fingerprint_of(stage=stage, options=decides, seed=streams.seed, modules=sorted(modules))
     if (folder / "stage.json").exists():
         return _finished(stage, kit=kit, folder=folder, fingerprint=fingerprint)
     began = time.perf_counter()
@@ -164,21 +166,26 @@ def run_stage(
         num_items=num_items,
         streams=streams,
         fingerprint=fingerprint,
+        events=metrics.parent / "tensorboard" / stage,
     )
     run.run(progress)
     run.use_averages()
     seconds = time.perf_counter() - began
-    save_kit(folder, kit)
     body = {
         "stage": stage,
         "steps": run.step,
         "loss": run.last_loss,
         "seconds": seconds,
+        "steps_per_s": run.steps_per_s,
+        "processes": num_processes(),
         "seed": streams.seed,
         "fingerprint": fingerprint,
-        "options": plain,
+        "options": {**to_data(details), "loop": to_data(options)},
     }
-    write_json(folder / "stage.json", with_schema("training_stage", 1, body))
+    if is_main():
+        save_kit(folder, kit)
+        write_json(folder / "stage.json", with_schema("training_stage", 1, body))
+    wait_for_all()
     for module in modules.values():
         module.requires_grad_(False)
         module.eval()
