@@ -45,16 +45,17 @@ def make_accelerator(options: LoopOptions) -> Accelerator:
         mixed_precision={"float32": "no", "bfloat16": "bf16"}[options.precision],
         gradient_accumulation_steps=options.accumulation // count,
         # Batches of single frames leave the temporal layers out.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
 def set_checkpointing(modules: Iterable[nn.Module], *, on: bool) -> None:
     """Let networks that can compute activations again in the backward pass, and the frozen one behind heads."""
+    method = "enable_gradient_checkpointing" if on else "disable_gradient_checkpointing"
     for module in modules:
         for network in (module, getattr(module, "encoder", None)):
-            if hasattr(network, "enable_gradient_checkpointing"):
-                change = network.enable_gradient_checkpointing if on else network.disable_gradient_checkpointing
+            change = getattr(network, method, None)
+            if callable(change):
                 change()
 
 

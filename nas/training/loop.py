@@ -40,13 +40,22 @@ logger = logging.getLogger(__name__)
 class Batch:
     """What a loss function gets: which items, the randomness to use, and where to compute.
 
-    ``indices`` is (B,) on the CPU; draw everything random from ``generator`` (CPU) and move it to ``device``.
+    ``indices`` is (B,) on the CPU; draw everything random from ``generator`` (CPU) and move it to ``device``, and
+    with ``decide`` whether layers are used at all.
     """
 
     indices: Tensor
     generator: torch.Generator
     step: int
     device: torch.device
+    shared: torch.Generator | None = None
+
+    def decide(self, ratio: float) -> bool:
+        """Draw whether something of this probability happens, alike in all micro-batches and processes of a step.
+
+        Processes that share weights must use the same layers at the same time: they wait for each other's.
+        """
+        return float(torch.rand((), generator=self.shared or self.generator)) < ratio
 
 
 LossFunction = Callable[[Batch], Losses]
@@ -299,13 +308,17 @@ class TrainingRun:
 
     def _batch(self, phase: Phase, micro: int) -> Batch:
         number = self.step * self.options.accumulation + micro
-        seed = self._streams.integer(f"{self.stage}/noise/{phase.name}", number)
         return Batch(
             indices=self._indices(micro),
-            generator=torch.Generator().manual_seed(seed),
+            generator=self._random("noise", phase, number),
             step=self.step,
             device=self._device,
+            shared=self._random("decisions", phase, self.step),
         )
+
+    def _random(self, purpose: str, phase: Phase, number: int) -> torch.Generator:
+        seed = self._streams.integer(f"{self.stage}/{purpose}/{phase.name}", number)
+        return torch.Generator().manual_seed(seed)
 
     def _indices(self, micro: int) -> Tensor:
         """The next micro-batch: consecutive places in endless passes over the data, each in its own order."""
