@@ -109,8 +109,7 @@ class AdversarialLosses:
 
     def _draw(self, batch: Batch) -> _Drawn:
         generator, device = batch.generator, batch.device
-        ratio = self._options.image_ratio
-        clean, text = fetch_jointly(self._data, batch.indices, image_ratio=ratio, generator=generator)
+        clean, text = fetch_jointly(self._data, batch, image_ratio=self._options.image_ratio)
         choice = torch.randint(self._trajectories.num_segments, (len(clean),), generator=generator)
         times = torch.tensor(self._trajectories.times)[choice]
         noise = gaussian_like(clean, generator=generator)

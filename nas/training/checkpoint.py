@@ -135,7 +135,7 @@ def _write_part(folder: Path, part: str, tensors: NamedTensors, file_bytes: int)
 
 
 def _groups(tensors: NamedTensors, file_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """Tensors on the CPU in groups of at most ``file_bytes``, at least one tensor each; one empty group of none."""
+    """Tensors on the CPU in groups of at most ``file_bytes``, at least one tensor each."""
     group: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
@@ -145,7 +145,8 @@ def _groups(tensors: NamedTensors, file_bytes: int) -> Iterator[dict[str, Tensor
             group, size = {}, 0
         group[name] = tensor.detach().to("cpu")
         size += num_bytes
-    yield group
+    if group:
+        yield group
 
 
 def _remove_hint(path: Path) -> str:

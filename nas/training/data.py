@@ -7,7 +7,7 @@ they are asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from nas.models.caption import TextEncoder
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, Attributes, ClipSet, Split, make_clips, render_by_index
 from nas.training.codec import PatchCodec
+
+if TYPE_CHECKING:
+    from nas.training.loop import Batch
 
 
 class ClipBatch(NamedTuple):
@@ -142,11 +145,11 @@ def drop_captions(text: Tensor, *, empty: Tensor, ratio: float, generator: torch
     return torch.where(dropped.reshape(-1, *(1,) * (text.dim() - 1)).to(text.device), empty, text)
 
 
-def fetch_jointly(data: TrainingClips, indices: Tensor, *, image_ratio: float, generator: torch.Generator) -> ClipBatch:
-    """A batch of clips, or, in a share ``image_ratio`` of the calls, one of images (SnapGen-V trains on both)."""
-    if float(torch.rand((), generator=generator)) < image_ratio:
-        return data.fetch_images(indices, generator=generator)
-    return data.fetch(indices)
+def fetch_jointly(data: TrainingClips, batch: Batch, *, image_ratio: float) -> ClipBatch:
+    """A batch of clips, or, in a share ``image_ratio`` of the steps, one of images (SnapGen-V trains on both)."""
+    if batch.decide(image_ratio):
+        return data.fetch_images(batch.indices, generator=batch.generator)
+    return data.fetch(batch.indices)
 
 
 def as_images(latents: Tensor, *, generator: torch.Generator) -> Tensor:

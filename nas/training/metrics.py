@@ -113,7 +113,8 @@ class Recorder:
             # Inside the function: candidates of a search write no events and need not load it.
             from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(self._events), purge_step=step + 1)
+            # The suffix: a run that goes on within a second would otherwise write over the file before it.
+            self._board = SummaryWriter(str(self._events), purge_step=step + 1, filename_suffix=f".{step}")
 
     def write(self, step: int, means: Mapping[str, float], *, rate: float, device: torch.device) -> str:
         """Write one line and return what a progress says of it."""

@@ -46,7 +46,7 @@ def draw_noisy(data: TrainingClips, batch: Batch, options: NoiseOptions, *, capt
     ``captions`` says what the empty caption is.
     """
     generator = batch.generator
-    clean, text = fetch_jointly(data, batch.indices, image_ratio=options.image_ratio, generator=generator)
+    clean, text = fetch_jointly(data, batch, image_ratio=options.image_ratio)
     text, empty = text.to(batch.device), captions.empty_text(len(text)).to(batch.device)
     text = drop_captions(text, empty=empty, ratio=options.text_dropout, generator=generator)
     times = logit_normal_times(len(clean), mean=options.time_mean, std=options.time_std, generator=generator)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nas.training.data import ProceduralClips, fetch_jointly
+from nas.training.loop import Batch
 
 if TYPE_CHECKING:
     from nas.training.data import LatentClips
@@ -42,8 +43,7 @@ def test_other_seeds_and_counts_have_another_description(kit: Kit) -> None:
 
 def test_share_of_image_batches_is_the_ratio(data: LatentClips) -> None:
     generator = torch.Generator().manual_seed(0)
-    frames = [
-        fetch_jointly(data, torch.arange(2), image_ratio=0.25, generator=generator).latents.shape[1] for _ in range(400)
-    ]
+    batch = Batch(indices=torch.arange(2), generator=generator, step=0, device=torch.device("cpu"))
+    frames = [fetch_jointly(data, batch, image_ratio=0.25).latents.shape[1] for _ in range(400)]
     assert set(frames) == {1, 8}
     assert 0.19 < frames.count(1) / 400 < 0.31  # three standard errors

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 from torch import Tensor, nn
 
 from nas.core.errors import CheckpointError, TrainingError
 from nas.core.protocols import Progress, SilentProgress
 from nas.core.rng import RandomStreams
-from nas.training.checkpoint import list_checkpoints
+from nas.training.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
 from nas.training.ema import WeightAverage
 from nas.training.loop import Batch, Phase, TrainingRun, cosine_rate
+from nas.training.metrics import LossWatch
 from nas.training.options import LoopOptions
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def make_run(
     options: LoopOptions,
     change_loss: Callable[[Tensor, int], Tensor] | None = None,
     fingerprint: str = "same",
+    events: Path | None = None,
 ) -> tuple[TrainingRun, nn.Module]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -55,6 +59,7 @@ def make_run(
         num_items=len(DATA),
         streams=RandomStreams(7),
         fingerprint=fingerprint,
+        events=events,
     )
     return run, network
 
@@ -180,6 +185,76 @@ def test_average_follows_the_stated_recursion() -> None:
         decay = 0.0 if step == 0 else min(0.2, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
         assert float(dict(average.state_dict())["weight"]) == pytest.approx(expected)
+
+
+def test_exploding_loss_stops_with_the_last_checkpoint_before_it(tmp_path: Path) -> None:
+    options = replace(OPTIONS, divergence_ratio=10.0)
+    run, _ = make_run(tmp_path, options=options, change_loss=lambda loss, step: loss * 1e4 if step >= 19 else loss)
+    with pytest.raises(
+        TrainingError, match=r"'toy', step 24: diverges: loss .* more than 10 times .* step-00000014"
+    ) as e:
+        run.run(SilentProgress())
+    assert "divergence_ratio: null" in str(e.value.hint)
+    assert list_checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000014"  # not 21, in the explosion
+
+
+def test_loss_that_explodes_for_a_moment_goes_on(tmp_path: Path) -> None:
+    run, _ = make_run(
+        tmp_path, options=OPTIONS, change_loss=lambda loss, step: loss * 1e4 if step in (19, 20, 22) else loss
+    )
+    run.run(SilentProgress())
+    assert len(read_losses(tmp_path)) == 30
+
+
+def test_watch_of_no_ratio_never_stops() -> None:
+    watch = LossWatch(None)
+    assert not any(watch.exploded(10.0**power) for power in range(60))
+
+
+def test_large_parts_of_a_checkpoint_are_split_and_read_back(tmp_path: Path) -> None:
+    tensors = {f"w{index}": torch.full((10,), float(index)) for index in range(5)}
+    parts = {"model": tensors.items(), "ema": iter(()), "optimizer": [("big", torch.ones(1000))]}
+    path = write_checkpoint(tmp_path, step=3, fingerprint="f", parts=parts, state={}, file_bytes=100)
+    names = {"model.safetensors", "model-2.safetensors", "model-3.safetensors"}
+    assert {file.name for file in path.glob("model*")} == names
+    again = read_checkpoint(path, fingerprint="f")
+    assert all(torch.equal(again.tensors["model"][name], value) for name, value in tensors.items())
+    assert again.tensors["ema"] == {}
+    assert torch.equal(again.tensors["optimizer"]["big"], torch.ones(1000))
+
+
+def test_events_of_tensorboard_hold_the_metrics_and_follow_a_resume(tmp_path: Path, kill_at: KillAt) -> None:
+    for progress in (kill_at(10), SilentProgress()):
+        run, _ = make_run(tmp_path, options=OPTIONS, events=tmp_path / "events")
+        try:
+            run.run(progress)
+        except InterruptedError:
+            continue
+    loss: dict[int, float] = {}
+    for file in sorted((tmp_path / "events").iterdir(), key=lambda path: int(path.suffix[1:])):
+        for event in read_events(file):
+            if event.session_log.status == event.session_log.START:
+                loss = {step: value for step, value in loss.items() if step < event.step}
+            for value in event.summary.value:
+                if value.tag == "loss":
+                    loss[event.step] = value.simple_value
+    assert [loss[step] for step in sorted(loss)] == pytest.approx(read_losses(tmp_path), rel=1e-6)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Records of a TFRecord file: length, its checksum, data, its checksum."""
+    data, place, events = path.read_bytes(), 0, []
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        events.append(Event.FromString(data[place + 12 : place + 12 + length]))
+        place += length + 16
+    return events
+
+
+def test_options_that_leave_the_losses_alone_are_not_part_of_the_outcome() -> None:
+    other = replace(OPTIONS, gradient_checkpointing=True, sharding="full", log_every=9, checkpoint_every=9, threads=4)
+    assert other.outcome() == OPTIONS.outcome()
+    assert replace(OPTIONS, learning_rate=0.02).outcome() != OPTIONS.outcome()
 
 
 def test_options_below_one_are_refused() -> None:

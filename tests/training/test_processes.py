@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 PROCESSES = 2
+pytestmark = pytest.mark.slow  # two processes that load torch
 TOLERANCE = 2e-5  # float32 sums in another order, over twelve steps
 
 
@@ -85,9 +86,7 @@ def test_two_processes_have_the_losses_of_one(together: Path, alone: tuple[Path,
 
 
 @pytest.mark.parametrize("way", ["copies", "shares"])
-def test_two_processes_end_with_the_averages_of_one(
-    together: Path, alone: tuple[Path, list[float]], way: str
-) -> None:
+def test_two_processes_end_with_the_averages_of_one(together: Path, alone: tuple[Path, list[float]], way: str) -> None:
     result = json.loads((together / "result.json").read_text())
     assert result[way] == pytest.approx(alone[1], rel=TOLERANCE, abs=TOLERANCE)
 
@@ -96,9 +95,7 @@ def test_spread_weights_are_plain_again_when_training_is_over(together: Path) ->
     assert json.loads((together / "result.json").read_text())["kinds"] == ["Parameter"]
 
 
-def test_a_checkpoint_of_spread_weights_goes_on_in_one_process(
-    together: Path, alone: tuple[Path, list[float]]
-) -> None:
+def test_a_checkpoint_of_spread_weights_goes_on_in_one_process(together: Path, alone: tuple[Path, list[float]]) -> None:
     worker = load_worker()
     run, network = worker.make_run(together / "shares", worker.OPTIONS)
     run.run(SilentProgress())
