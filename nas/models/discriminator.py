@@ -35,9 +35,10 @@ class SpatialTemporalHead(nn.Module):
         width: Channels inside the head.
         text_width: D of the pooled text.
         num_heads: Attention heads over frames.
+        temporal: Have the part that mixes frames; without it a clip is judged frame by frame.
     """
 
-    def __init__(self, *, channels: int, width: int, text_width: int, num_heads: int) -> None:
+    def __init__(self, *, channels: int, width: int, text_width: int, num_heads: int, temporal: bool = True) -> None:
         super().__init__()
         # Inside the function: importing diffusers' blocks takes seconds that users of other models need not pay.
         from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -51,8 +52,10 @@ class SpatialTemporalHead(nn.Module):
         self.spatial = ResnetBlock2D(
             in_channels=width, out_channels=width, temb_channels=width, groups=groups, groups_out=groups
         )
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
+        self.temporal = temporal
+        if temporal:
+            self.norm = nn.LayerNorm(width)
+            self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
         self.score = nn.Linear(width, 1)
         self.text = nn.Linear(text_width, width)
         # Weights of the projection start small, so that early scores judge the clip before its text.
@@ -66,7 +69,7 @@ class SpatialTemporalHead(nn.Module):
         images = self.shrink(feature.reshape(batch * frames, channels, height, width))
         images = self.spatial(images, moment.repeat_interleave(frames, dim=0))
         tokens = images.reshape(batch, frames, self.width, height, width).permute(0, 3, 4, 1, 2)
-        if frames > 1:
+        if self.temporal and frames > 1:
             tokens = tokens + self._across_frames(tokens)
         projection = (self.text(pooled) + moment)[:, None, None, None]
         scores = self.score(tokens).squeeze(-1) + (tokens * projection).mean(dim=-1)
@@ -93,6 +96,7 @@ class VideoDiscriminator(nn.Module):
         text_width: Width of the pooled text.
         width: Channels inside the heads (ours).
         num_heads: Attention heads over frames (ours).
+        temporal: Heads have their part over frames.
     """
 
     def __init__(
@@ -103,13 +107,16 @@ class VideoDiscriminator(nn.Module):
         text_width: int,
         width: int = 64,
         num_heads: int = 4,
+        temporal: bool = True,
     ) -> None:
         super().__init__()
         encoder.requires_grad_(False)
         encoder.eval()
         self._hidden = (encoder,)  # a tuple, so that torch does not register it
         self.heads = nn.ModuleList(
-            SpatialTemporalHead(channels=count, width=width, text_width=text_width, num_heads=num_heads)
+            SpatialTemporalHead(
+                channels=count, width=width, text_width=text_width, num_heads=num_heads, temporal=temporal
+            )
             for count in channels
         )
 
@@ -127,7 +134,10 @@ class VideoDiscriminator(nn.Module):
             encoder_hidden_states: Caption features for the encoder, (B, N, D).
             pooled: Pooled captions (B, D).
         """
-        features = self.encoder.encode(sample, timestep, encoder_hidden_states)
+        return self.judge(self.encoder.encode(sample, timestep, encoder_hidden_states), timestep, pooled)
+
+    def judge(self, features: Sequence[Tensor], timestep: Tensor, pooled: Tensor) -> list[Tensor]:
+        """Scores of every head for features that the encoder gave."""
         if len(features) != len(self.heads):
             raise ValueError(f"encoder gives {len(features)} features, discriminator has {len(self.heads)} heads")
         return [head(feature, pooled, timestep) for head, feature in zip(self.heads, features, strict=True)]

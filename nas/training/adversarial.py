@@ -7,23 +7,34 @@ fresh noise at the discriminator's own time and are scored through the frozen te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas.core.protocols import SilentProgress
 from nas.models.discriminator import VideoDiscriminator, feature_channels
-from nas.training.data import TrainingClips, fetch_jointly
+from nas.training.data import TrainingClips, as_images, fetch_jointly
 from nas.training.loop import Batch, Phase
-from nas.training.losses import discriminator_hinge, generator_hinge, pseudo_huber
+from nas.training.losses import (
+    discriminator_hinge,
+    flow_matching_loss,
+    generator_hinge,
+    gradient_penalty,
+    pseudo_huber,
+)
 from nas.training.noise import (
     TIME_SCALE,
+    add_more_noise,
     add_noise,
+    broadcast_times,
     clean_from_velocity,
     gaussian_like,
+    log_normal_times,
     logit_normal_times,
+    velocity,
 )
 from nas.training.options import AdversarialOptions
 from nas.training.sampling import predict_velocity
@@ -39,14 +50,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawn:
-    """One batch of both phases: real clips, and the same clips noisy at one of the fixed times."""
+class _Captioned:
+    """Clips (B, T, C, H, W) to judge, from the marginal at times ``reached`` (B,), with their captions' features."""
 
-    clean: Tensor
-    noisy: Tensor
-    times: Tensor
+    clips: Tensor
+    reached: Tensor
     tokens: Tensor
     pooled: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Generated:
+    """What the generator made, and what it had to come near in doing so (``None`` where nothing was known)."""
+
+    fake: _Captioned
+    anchor: Tensor | None = None
+    reconstruction: Tensor | None = None
 
 
 class AdversarialLosses:
@@ -76,69 +95,148 @@ class AdversarialLosses:
 
     def heads(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hinge loss of the heads on real, generated and wrongly captioned clips; the generator is not touched."""
-        drawn = self._draw(batch)
+        options = self._options
+        real = self._real(batch)
         with torch.no_grad():
-            fake = self._generate(drawn)
-        real_scores = self._score(drawn.clean, drawn.tokens, drawn.pooled, batch)
-        fake_scores = self._score(fake, drawn.tokens, drawn.pooled, batch)
-        wrong = round(self._options.mismatch_ratio * len(fake))
+            fake = self._generate(real, batch).fake
+        times = self._times(len(real.clips), batch)
+        extra: dict[str, Tensor] = {}
+        if options.r1_weight:
+            real_scores, penalty = self._score_with_penalty(real, times, batch)
+            extra["gradient_penalty"] = penalty
+        else:
+            real_scores = self._score(real, times, batch)
+        fake_scores = self._score(fake, times, batch)
+        wrong = round(options.mismatch_ratio * len(real.clips))
         if wrong:
-            tokens, pooled = drawn.tokens.roll(1, dims=0)[:wrong], drawn.pooled.roll(1, dims=0)[:wrong]
-            mismatched = self._score(drawn.clean[:wrong], tokens, pooled, batch)
+            tokens, pooled = real.tokens.roll(1, dims=0)[:wrong], real.pooled.roll(1, dims=0)[:wrong]
+            swapped = _Captioned(clips=real.clips[:wrong], reached=real.reached[:wrong], tokens=tokens, pooled=pooled)
+            mismatched = self._score(swapped, times[:wrong], batch)
             fake_scores = [torch.cat([one, two]) for one, two in zip(fake_scores, mismatched, strict=True)]
         loss = discriminator_hinge(real_scores, fake_scores)
-        return loss, {"real_score": _mean(real_scores), "fake_score": _mean(fake_scores)}
+        if options.r1_weight:
+            loss = loss + options.r1_weight * extra["gradient_penalty"]
+        return loss, {"real_score": _mean(real_scores), "fake_score": _mean(fake_scores), **extra}
 
     def generator(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hinge term through the frozen encoder, distance to the clean clip, and the trajectory anchor."""
         options = self._options
-        drawn = self._draw(batch)
-        fake = self._generate(drawn)
-        adversarial = generator_hinge(self._score(fake, drawn.tokens, drawn.pooled, batch))
-        reconstruction = pseudo_huber(fake, drawn.clean, width=options.huber_width)
-        places = torch.randint(len(self._trajectories), (len(batch.indices),), generator=batch.generator)
-        anchor = segment_loss(
-            self._student, self._trajectories, places, huber_width=options.huber_width, device=batch.device
-        )
-        total = (
-            options.adversarial_weight * adversarial
-            + options.reconstruction_weight * reconstruction
-            + options.anchor_weight * anchor
-        )
-        return total, {"adversarial_loss": adversarial, "reconstruction_loss": reconstruction, "anchor_loss": anchor}
+        real = self._real(batch)
+        made = self._generate(real, batch)
+        times = self._times(len(made.fake.clips), batch)
+        adversarial = generator_hinge(self._score(made.fake, times, batch))
+        total, terms = options.adversarial_weight * adversarial, {"adversarial_loss": adversarial}
+        if options.anchor_weight:
+            anchor = made.anchor if made.anchor is not None else self._anchor(batch)
+            total, terms["anchor_loss"] = total + options.anchor_weight * anchor, anchor
+        if options.reconstruction_weight:
+            away = made.reconstruction
+            if away is None:
+                away = self._from_real(real, batch)[1]
+            total, terms["reconstruction_loss"] = total + options.reconstruction_weight * away, away
+        return total, terms
 
-    def _draw(self, batch: Batch) -> _Drawn:
-        generator, device = batch.generator, batch.device
-        clean, text = fetch_jointly(self._data, batch, image_ratio=self._options.image_ratio)
-        choice = torch.randint(self._trajectories.num_segments, (len(clean),), generator=generator)
-        times = torch.tensor(self._trajectories.times)[choice]
-        noise = gaussian_like(clean, generator=generator)
+    def _real(self, batch: Batch) -> _Captioned:
+        """The batch's clips, or images in their place, with their captions."""
+        options = self._options
+        ratio = options.image_ratio if options.image_heads else 0.0
+        clean, text = fetch_jointly(self._data, batch, image_ratio=ratio)
+        tokens, pooled = self._captions(text, batch)
+        return _Captioned(clips=clean.to(batch.device), reached=_zeros(clean, batch), tokens=tokens, pooled=pooled)
+
+    def _captions(self, text: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            features = self._student.captions(text.to(device))
-        clean, noise, times = (item.to(device) for item in (clean, noise, times))
-        return _Drawn(
-            clean=clean,
-            noisy=add_noise(clean, noise, times),
-            times=times,
-            tokens=features.tokens,
-            pooled=features.pooled,
+            features = self._student.captions(text.to(batch.device))
+        return features.tokens, features.pooled
+
+    def _generate(self, real: _Captioned, batch: Batch) -> _Generated:
+        """Clips of the student; of as many frames as ``real`` has, for its own captions or those of the ways."""
+        how = self._options.generator_input
+        if how == "real":
+            clips, away = self._from_real(real, batch)
+            return _Generated(fake=replace(real, clips=clips), reconstruction=away)
+        made = self._along_trajectories(batch) if how == "trajectory" else self._rolled_out(real, batch)
+        if real.clips.shape[1] == made.fake.clips.shape[1]:
+            return made
+        frames = as_images(made.fake.clips, generator=batch.generator)
+        return replace(made, fake=replace(made.fake, clips=frames))
+
+    def _from_real(self, real: _Captioned, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The clean clips predicted from real ones at the fixed times, and their distance from the real ones."""
+        options, generator = self._options, batch.generator
+        choice = torch.randint(self._trajectories.num_segments, (len(real.clips),), generator=generator)
+        times = torch.tensor(self._trajectories.times)[choice].to(batch.device)
+        noise = gaussian_like(real.clips, generator=generator)
+        noisy = add_noise(real.clips, noise, times)
+        predicted = predict_velocity(self._student.denoiser, noisy, times, real.tokens)
+        clips = clean_from_velocity(noisy, predicted, times)
+        if options.reconstruction == "flow":
+            return clips, flow_matching_loss(predicted, velocity(real.clips, noise))
+        return clips, pseudo_huber(clips, real.clips, width=options.huber_width)
+
+    def _along_trajectories(self, batch: Batch) -> _Generated:
+        """One Euler step from states of the teacher's ways; the anchor is known from the same call."""
+        ways, options = self._trajectories, self._options
+        places = torch.randint(len(ways), (len(batch.indices),), generator=batch.generator)
+        segment = ways.segment(places, device=batch.device)
+        tokens, pooled = self._captions(segment.text, batch)
+        predicted = predict_velocity(self._student.denoiser, segment.begin, segment.here, tokens)
+        clips = segment.begin + broadcast_times(segment.there - segment.here, segment.begin) * predicted
+        return _Generated(
+            fake=_Captioned(clips=clips, reached=segment.there, tokens=tokens, pooled=pooled),
+            anchor=pseudo_huber(predicted, segment.velocity, width=options.huber_width),
         )
 
-    def _generate(self, drawn: _Drawn) -> Tensor:
-        predicted = predict_velocity(self._student.denoiser, drawn.noisy, drawn.times, drawn.tokens)
-        return clean_from_velocity(drawn.noisy, predicted, drawn.times)
+    def _rolled_out(self, real: _Captioned, batch: Batch) -> _Generated:
+        """Clips that the Euler sampler makes for the batch's captions; gradient through the last steps only."""
+        shape = (len(batch.indices), *self._student.latent_shape)
+        state = torch.randn(shape, generator=batch.generator).to(batch.device)
+        times = self._trajectories.times
+        free = len(times) - self._options.gradient_steps
+        for index, (here, there) in enumerate(zip(times, (*times[1:], 0.0), strict=True)):
+            with torch.set_grad_enabled(index >= free and torch.is_grad_enabled()):
+                t = torch.full((len(state),), here, device=batch.device)
+                state = state + (there - here) * predict_velocity(self._student.denoiser, state, t, real.tokens)
+        fake = _Captioned(clips=state, reached=_zeros(state, batch), tokens=real.tokens, pooled=real.pooled)
+        return _Generated(fake=fake)
 
-    def _score(self, clips: Tensor, tokens: Tensor, pooled: Tensor, batch: Batch) -> list[Tensor]:
-        """Scores of clips after noise at the discriminator's own time."""
-        times = logit_normal_times(
-            len(clips), mean=self._options.time_mean, std=self._options.time_std, generator=batch.generator
-        ).to(batch.device)
-        noisy = add_noise(clips, gaussian_like(clips, generator=batch.generator), times)
-        scores: list[Tensor] = self._discriminator(noisy, times * TIME_SCALE, tokens, pooled)
+    def _anchor(self, batch: Batch) -> Tensor:
+        places = torch.randint(len(self._trajectories), (len(batch.indices),), generator=batch.generator)
+        width = self._options.huber_width
+        return segment_loss(self._student, self._trajectories, places, huber_width=width, device=batch.device)
+
+    def _times(self, count: int, batch: Batch) -> Tensor:
+        """The discriminator's own times (B,) in 0-1."""
+        options = self._options
+        draw = log_normal_times if options.noise == "log_normal" else logit_normal_times
+        times = draw(count, mean=options.time_mean, std=options.time_std, generator=batch.generator)
+        return times.to(batch.device)
+
+    def _noisy(self, shown: _Captioned, times: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Clips with noise up to the drawn times, squeezed to what lies above the times they stand at already."""
+        later = shown.reached + (1.0 - shown.reached) * times
+        noise = gaussian_like(shown.clips, generator=batch.generator)
+        return add_more_noise(shown.clips, noise, start=shown.reached, times=later), later
+
+    def _score(self, shown: _Captioned, times: Tensor, batch: Batch) -> list[Tensor]:
+        noisy, times = self._noisy(shown, times, batch)
+        scores: list[Tensor] = self._discriminator(noisy, times * TIME_SCALE, shown.tokens, shown.pooled)
         return scores
 
+    def _score_with_penalty(self, shown: _Captioned, times: Tensor, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        noisy, times = self._noisy(shown, times, batch)
+        on_clips = self._options.r1_on == "clips"
+        # The fast attention kernels have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            with torch.set_grad_enabled(on_clips):
+                noisy = noisy.detach().requires_grad_(on_clips)
+                features = self._discriminator.encoder.encode(noisy, times * TIME_SCALE, shown.tokens)
+            inputs = [noisy] if on_clips else [feature.detach().requires_grad_() for feature in features]
+            scores = self._discriminator.judge(features if on_clips else inputs, times * TIME_SCALE, shown.pooled)
+            return scores, gradient_penalty(scores, inputs)
 
-def make_discriminator(teacher: Kit, *, head_width: int, seed: int) -> VideoDiscriminator:
+
+def make_discriminator(teacher: Kit, *, head_width: int, seed: int, temporal: bool = True) -> VideoDiscriminator:
     """Heads with fresh weights on the frozen encoder of ``teacher``."""
     device = next(teacher.denoiser.parameters()).device
     features = teacher.captions(teacher.captions.empty_text(1))
@@ -152,7 +250,11 @@ def make_discriminator(teacher: Kit, *, head_width: int, seed: int) -> VideoDisc
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return VideoDiscriminator(
-            teacher.denoiser, channels=channels, text_width=features.pooled.shape[-1], width=head_width
+            teacher.denoiser,
+            channels=channels,
+            text_width=features.pooled.shape[-1],
+            width=head_width,
+            temporal=temporal,
         ).to(device)
 
 
@@ -167,6 +269,7 @@ def tune_adversarially(
     streams: RandomStreams,
     metrics: Path | None = None,
     progress: Progress | None = None,
+    stage: str = "adversarial",
 ) -> StageResult:
     """Sharpen the few-step student in place against a discriminator on the teacher's frozen encoder.
 
@@ -181,7 +284,10 @@ def tune_adversarially(
         raise ValueError("student and teacher are one network; the discriminator needs a frozen copy")
     student.captions.requires_grad_(False).eval()
     discriminator = make_discriminator(
-        teacher, head_width=options.head_width, seed=streams.integer("adversarial/heads")
+        teacher,
+        head_width=options.head_width,
+        seed=streams.integer(f"{stage}/heads"),
+        temporal=options.video_heads,
     )
     losses = AdversarialLosses(student, discriminator, data, trajectories, options)
     phases = [
@@ -200,10 +306,11 @@ def tune_adversarially(
         "data": data.description,
         "trajectories": trajectories.fingerprint,
         "network": describe_structure(student.denoiser),
+        "start": describe_weights(student.denoiser),
         "encoder": describe_weights(teacher.denoiser),
     }
     return run_stage(
-        "adversarial",
+        stage,
         kit=student,
         folder=folder,
         metrics=metrics or folder.parent / "metrics.jsonl",
@@ -216,6 +323,10 @@ def tune_adversarially(
         streams=streams,
         progress=progress or SilentProgress(),
     )
+
+
+def _zeros(clips: Tensor, batch: Batch) -> Tensor:
+    return torch.zeros(len(clips), device=batch.device)
 
 
 def _mean(scores: list[Tensor]) -> Tensor:

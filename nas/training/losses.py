@@ -36,6 +36,20 @@ def discriminator_hinge(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tenso
     return torch.stack(terms).mean()
 
 
+def gradient_penalty(scores: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """R1: mean over clips of half the squared gradient of the summed mean scores by what was judged.
+
+    ``inputs`` want gradients and are what ``scores`` were computed from, each (B, ...). The graph of the gradient is
+    kept, so the result can be minimised.
+
+    Source:
+        Mescheder et al. 2018 (arXiv 1801.04406); gamma of SF-V is not published.
+    """
+    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).sum()
+    gradients = torch.autograd.grad(total, list(inputs), create_graph=True)
+    return 0.5 * torch.stack([one.flatten(1).square().sum(dim=1).mean() for one in gradients]).sum()
+
+
 def generator_hinge(fake: Sequence[Tensor]) -> Tensor:
     """Mean over heads of -E D(fake)."""
     return torch.stack([-score.mean() for score in fake]).mean()

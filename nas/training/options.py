@@ -172,21 +172,34 @@ class TrajectoryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdversarialOptions:
-    """Options of ``tune_adversarially``; steps are set for about 60 s on two CPU cores.
+    """Options of ``tune_adversarially``; steps are set for about 90 s on one CPU core.
 
     Attributes:
         loop: Steps and rates; the learning rate is the generator's.
         heads_rate_ratio: Rate of the heads over the generator's (10: SF-V, METHODS 2c).
         betas: Of both optimizers ((0.5, 0.99): TRAINING 3.4).
+        generator_input: What the generator starts from. ``real``: a real clip, noisy at one of the fixed times, and its
+            predicted clean clip is judged (SF-V, SnapGen-V). ``trajectory``: a state of the guided teacher's way, and
+            the state after one Euler step is judged, at noise no lower than its own time. ``rollout``: pure noise, and
+            the clip after all Euler steps is judged (both ours: what is judged is what the sampler makes).
+        gradient_steps: Of a rollout, the last steps that the generator's gradient passes through.
         anchor_weight: Weight of the trajectory term that keeps attributes (ours).
-        reconstruction_weight: Weight lambda of the pseudo-Huber distance to the clean clip (0.1: SF-V).
+        reconstruction: Distance of the predicted from the real clip: ``pseudo_huber`` (SF-V) or ``flow``, the square
+            of the velocity's error (SnapGen-V, METHODS 1c).
+        reconstruction_weight: Weight lambda of it (SF-V has 0.1).
         adversarial_weight: Weight of the hinge term of the generator (ours).
         huber_width: Width of both pseudo-Huber terms (ours).
-        image_ratio: Share of batches made of single frames (0.2: TRAINING section 2).
+        image_heads: Show single frames to the heads too (SnapGen-V's image-video heads).
+        video_heads: Give the heads their part over frames.
+        image_ratio: Share of batches made of single frames, with ``image_heads`` (0.2: TRAINING section 2).
         mismatch_ratio: Share of real clips shown to the heads with another clip's caption as fakes (an option of
             TRAINING 3.4).
-        time_mean: Mean of the normal variable under the discriminator's logit-normal time (ours; 0 is symmetric).
-        time_std: Its standard deviation.
+        r1_weight: Weight gamma of R1 on real clips; 0 leaves it out (SF-V has R1, its gamma is not published).
+        r1_on: Take R1's gradient by the heads' inputs (``features``, TRAINING 3.4; cheap) or by the noisy clip.
+        noise: The discriminator's time: ``logit_normal`` (SnapGen-V) or SF-V's discretised ``log_normal`` of sigma,
+            taken to t = sigma / (1 + sigma).
+        time_mean: Mean of the normal variable under it, P_mean of SF-V (-1 there; 0 is symmetric for logit-normal).
+        time_std: Its standard deviation (1: SF-V).
         head_width: Channels inside the heads (ours).
     """
 
@@ -195,15 +208,78 @@ class AdversarialOptions:
     )
     heads_rate_ratio: Positive = 10.0
     betas: tuple[Decay, Decay] = (0.5, 0.99)
+    generator_input: Literal["real", "trajectory", "rollout"] = "rollout"
+    gradient_steps: Count = 2
     anchor_weight: Weight = 1.0
-    reconstruction_weight: Weight = 0.1
+    reconstruction: Literal["pseudo_huber", "flow"] = "pseudo_huber"
+    reconstruction_weight: Weight = 0.0
     adversarial_weight: Weight = 0.1
     huber_width: Positive = 0.3
+    image_heads: bool = True
+    video_heads: bool = True
     image_ratio: Ratio = 0.2
     mismatch_ratio: Ratio = 0.25
-    time_mean: float = 0.0
+    r1_weight: Weight = 0.0
+    r1_on: Literal["features", "clips"] = "features"
+    noise: Literal["logit_normal", "log_normal"] = "logit_normal"
+    time_mean: float = -1.0
     time_std: Positive = 1.0
     head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyOptions:
+    """Options of ``distil_consistency``, a baseline.
+
+    Attributes:
+        loop: Steps and rates.
+        grid_steps: Equal Euler steps of the teacher from noise to clip (50: LCM, arXiv 2310.04378, whose solver skips
+            20 of 1,000 steps).
+        guidance: Weight of the teacher's guidance (3, as the other stages; LCM draws it anew for every sample).
+        target_decay: Decay of the target network's running average (0.95: LCM).
+        huber_width: Width of the pseudo-Huber distance (ours).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=400, batch_size=16, learning_rate=1e-3))
+    grid_steps: Count = 50
+    guidance: Guidance = 3.0
+    target_decay: Decay = 0.95
+    huber_width: Positive = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressiveOptions:
+    """Options of ``distil_progressively``, a baseline.
+
+    Attributes:
+        loop: Steps and rates of each halving.
+        teacher_steps: Steps of the guided teacher (32: SnapFusion's first teacher, METHODS 3c).
+        final_steps: Steps of the last student.
+        guidance: Weight of the teacher's guidance, folded in at the first halving (3: TRAINING section 2).
+        huber_width: Width of the pseudo-Huber distance (ours).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=1e-3))
+    teacher_steps: Count = 32
+    final_steps: Count = 4
+    guidance: Guidance = 3.0
+    huber_width: Positive = 0.3
+
+    def __post_init__(self) -> None:
+        if self.student_steps[-1:] != (self.final_steps,):
+            raise ValueError(
+                f"progressive distillation halves {self.teacher_steps} steps and never comes to {self.final_steps}; "
+                "make teacher_steps final_steps times a power of two, at least two"
+            )
+
+    @property
+    def student_steps(self) -> tuple[int, ...]:
+        """Steps of each student in turn: 16, 8 and 4 for 32 and 4."""
+        counts, steps = [], self.teacher_steps
+        while steps > self.final_steps and steps % 2 == 0:
+            steps //= 2
+            counts.append(steps)
+        return tuple(counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

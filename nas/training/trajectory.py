@@ -49,6 +49,27 @@ class Trajectories:
         """Number of (way, segment) pairs."""
         return len(self.states) * self.num_segments
 
+    def segment(self, places: Tensor, *, device: torch.device) -> Segments:
+        """The (way, segment) pairs at ``places`` (B,)."""
+        way, index = places // self.num_segments, places % self.num_segments
+        times = torch.tensor((*self.times, 0.0))
+        begin, end = self.states[way, index], self.states[way, index + 1]
+        here, there = times[index], times[index + 1]
+        velocity = (end - begin) / (there - here).reshape(-1, 1, 1, 1, 1)
+        parts = (item.to(device) for item in (begin, velocity, here, there, self.text[way]))
+        return Segments(**dict(zip(Segments.__slots__, parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """B segments of ways: states ``begin`` at times ``here``, the mean ``velocity`` to times ``there``, text rows."""
+
+    begin: Tensor
+    velocity: Tensor
+    here: Tensor
+    there: Tensor
+    text: Tensor
+
 
 @torch.no_grad()
 def collect_trajectories(
@@ -105,15 +126,11 @@ def segment_loss(
         huber_width: Width of the pseudo-Huber loss.
         device: Where to compute.
     """
-    way, segment = indices // trajectories.num_segments, indices % trajectories.num_segments
-    times = torch.tensor((*trajectories.times, 0.0))
-    begin, end = trajectories.states[way, segment], trajectories.states[way, segment + 1]
-    here, there = times[segment], times[segment + 1]
-    wanted = (end - begin) / (there - here).reshape(-1, 1, 1, 1, 1)
+    segments = trajectories.segment(indices, device=device)
     with torch.no_grad():
-        tokens = student.captions(trajectories.text[way].to(device)).tokens
-    predicted = predict_velocity(student.denoiser, begin.to(device), here.to(device), tokens)
-    return pseudo_huber(predicted, wanted.to(device), width=huber_width)
+        tokens = student.captions(segments.text).tokens
+    predicted = predict_velocity(student.denoiser, segments.begin, segments.here, tokens)
+    return pseudo_huber(predicted, segments.velocity, width=huber_width)
 
 
 def distil_trajectory(
