@@ -9,8 +9,9 @@ SnapFusion's could (its Down-3 keeps 1 ResNet and 2 attention blocks).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from nas.core.architecture import Architecture
@@ -77,6 +78,7 @@ class Unit:
     index: int
 
 
+@lru_cache(maxsize=64)
 def full_layout(source: SourceUNet, *, depth: int | None = None) -> Layout:
     """Everything, or everything of the first ``depth`` levels."""
     every = tuple(range(source.blocks + 1))
@@ -120,6 +122,7 @@ def backbone_of(source: SourceUNet, layout: Layout, *, name: str) -> BackboneSpe
     )
 
 
+@lru_cache(maxsize=64)
 def removable_units(source: SourceUNet) -> tuple[Unit, ...]:
     """Every unit on its own, in the order of execution; levels last, the deepest first."""
     spec = backbone_of(source, full_layout(source), name=source.name)
@@ -264,18 +267,15 @@ def parameter_table(source: SourceUNet) -> CostTable:
     return table
 
 
-def _sources(source: SourceUNet, layout: Layout) -> list[str]:
-    names = []
-    for stage in pruned_unet_stages(
-        layout.levels,
-        mid_blocks=layout.mid_blocks,
-        mid_attentions=layout.mid_attentions,
-        source_levels=len(source.channels),
-        source_blocks=source.blocks,
-    ):
-        for block in stage.blocks:
-            names += [block.source, *([block.attention_source] if block.attention else [])]
-    return names
+def _sources(source: SourceUNet, layout: Layout) -> Iterator[str]:
+    """Names of the kept blocks and transformers in the source network."""
+    parts = [("mid_block", layout.mid_blocks, layout.mid_attentions)]
+    for number, level in enumerate(layout.levels):
+        parts.append((f"down_blocks.{number}", level.down_blocks, level.down_attentions))
+        parts.append((f"up_blocks.{len(source.channels) - 1 - number}", level.up_blocks, level.up_attentions))
+    for stage, blocks, attentions in parts:
+        yield from (f"{stage}.resnets.{index}" for index in blocks)
+        yield from (f"{stage}.attentions.{index}" for index in attentions)
 
 
 def _kept(source: SourceUNet, layout: Layout, stage: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

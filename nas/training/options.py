@@ -140,6 +140,39 @@ class DistillationOptions:
             raise ValueError("distillation option cache needs draws: fresh noise never asks the same thing twice")
 
 
+_IMAGES = NoiseOptions(image_ratio=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustOptions:
+    """Options of ``train_robustly``, which trains with blocks left out at random before they are judged.
+
+    Attributes:
+        loop: Steps and rates.
+        noise: How samples are drawn; images only.
+        skip_ratio: Probability that a step leaves a block out (SnapFusion does so and does not say how often; 0.1 is
+            stochastic depth's usual order, arXiv:1603.09382 ends at 0.5; ours).
+        task_weight: Weight of the flow-matching loss on the data (ours).
+        output_weight: Weight of |v - v_unpruned|^2 (ours).
+        feature_weight: Weight of the normalised feature loss (ours).
+    """
+
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=300, learning_rate=5e-4))
+    noise: NoiseOptions = _IMAGES
+    skip_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    task_weight: Weight = 0.5
+    output_weight: Weight = 1.0
+    feature_weight: Weight = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportanceOptions:
+    """How a removal is judged: on ``batches`` held-out batches of ``batch_size`` noisy images (ours)."""
+
+    batches: Annotated[int, Field(ge=2)] = 8
+    batch_size: Count = 32
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionOptions:
     """How the teacher's ways are collected.
