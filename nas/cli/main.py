@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("nas.cli.stages:run", "Run every stage of a YAML; continues where it stopped."),
     "profile": ("nas.cli.profile:profile", "Measure blocks and whole networks, or import measurements."),
     "calibrate": ("nas.cli.stages:calibrate", "Fit and cross-validate the cost predictor."),
+    "data": ("nas.cli.data:data", "Encode clips into shards for training, and look at shards."),
     "search": ("nas.cli.stages:search", "Search the space for the Pareto front."),
     "train": ("nas.cli.stages:train", "Train the chosen network down to four steps."),
     "export": ("nas.cli.stages:export", "Write and check the Core ML package."),

@@ -96,13 +96,32 @@ class PatchCodec(nn.Module):
 def fit_codec(
     *, patch: int, channels: int, seed: int, num_clips: int = 1024, flatten: float = 0.5, rms: float = 0.5
 ) -> PatchCodec:
-    """Fit the codec to training clips; equal arguments give equal codecs.
+    """Fit the codec to procedural training clips; equal arguments give equal codecs.
 
     Args:
         patch: Side of a patch in pixels.
         channels: Number of components kept.
         seed: Seed of the clips.
         num_clips: Clips to fit on.
+        flatten: See ``fit_codec_to``.
+        rms: See ``fit_codec_to``.
+
+    Raises:
+        ValueError: More channels are wanted than a patch has numbers.
+    """
+    video = make_clips(num_clips, seed=seed).video
+    return fit_codec_to(video, patch=patch, channels=channels, flatten=flatten, rms=rms)
+
+
+def fit_codec_to(
+    video: NDArray[np.uint8], *, patch: int, channels: int, flatten: float = 0.5, rms: float = 0.5
+) -> PatchCodec:
+    """Fit the codec to clips (N, T, 3, H, W) whose sides are multiples of ``patch``.
+
+    Args:
+        video: Clips to fit on.
+        patch: Side of a patch in pixels.
+        channels: Number of components kept.
         flatten: 0 keeps the components' variances, 1 makes them equal (whitening); halfway is ours.
         rms: Root mean square of the latents. Frames of a clip repeat one another, so at unit scale direction is
             decided only at t > 0.9, where few training times and sampling steps lie; half the scale is the same as a
@@ -113,9 +132,9 @@ def fit_codec(
     """
     if channels > 3 * patch * patch:
         raise ValueError(f"codec of {patch} x {patch} patches has at most {3 * patch * patch} channels, got {channels}")
-    video = make_clips(num_clips, seed=seed).video.astype(np.float64) / 127.5 - 1.0
+    pixels = video.astype(np.float64) / 127.5 - 1.0
     count, frames, _, height, width = video.shape
-    patches = video.reshape(count * frames, 3, height // patch, patch, width // patch, patch)
+    patches = pixels.reshape(count * frames, 3, height // patch, patch, width // patch, patch)
     rows = patches.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 3 * patch * patch)
     mean = rows.mean(axis=0)
     variances, vectors = np.linalg.eigh(np.cov((rows - mean).T))

@@ -83,7 +83,8 @@ def read_video(path: Path, wanted: ClipFormat) -> NDArray[np.uint8]:
         while shown is not None and len(taken) < wanted.frames and len(taken) / wanted.fps < end - 1e-6:
             taken.append(_upright(shown[1], size=wanted.size))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableClipError(f"no readable video: {error}") from error
+        what = getattr(error, "strerror", None) or error  # without the path, so that equal reasons are counted together
+        raise UnreadableClipError(f"no readable video: {what}") from error
     if len(taken) < wanted.frames:
         needed = wanted.frames / wanted.fps
         raise UnreadableClipError(
