@@ -7,28 +7,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from search_spaces.plan import PruningPlan, parse_plan
-from search_spaces.pruning import SourceUNet
 from search_spaces.temporal import TemporalSpace
 
 if TYPE_CHECKING:
     from search_spaces.backbone import BackboneSpec
 
 NAME = "snapgen_v"
-
-# unet/config.json of runwayml/stable-diffusion-v1-5; the last field is for temporal layers, ours.
-SD15_SOURCE = SourceUNet(
-    name="sd15_unet",
-    channels=(320, 640, 1280, 1280),
-    attention_levels=(0, 1, 2),
-    latent_channels=4,
-    latent_downsampling=8,
-    text_width=768,
-    text_tokens=77,
-    norm_groups=32,
-    attention_heads=8,
-    time_width=1280,
-    width_multiple=16,
-)
 
 
 @cache

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # verb → (module:attribute, one-line help); a verb's module loads when it is called.
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("nas.cli.init:init", "Write a commented starter YAML."),
+    "prune": ("nas.cli.prune:prune", "Prune an image network to limits; writes a plan that a space reads."),
     "run": ("nas.cli.stages:run", "Run every stage of a YAML; continues where it stopped."),
     "profile": ("nas.cli.profile:profile", "Measure blocks and whole networks, or import measurements."),
     "calibrate": ("nas.cli.stages:calibrate", "Fit and cross-validate the cost predictor."),

@@ -200,7 +200,7 @@ def load_run_document(path: Path, overrides: tuple[str, ...] = ()) -> tuple[RunC
     apply_overrides(document, overrides)
     for name, model in (("quality", SupernetEstimator), ("train", TrainSection)):
         if isinstance(document.data.get(name), dict):
-            document.data[name] = _over_defaults(model, document.data[name])
+            document.data[name] = over_defaults(model, document.data[name])
     _levels_over_defaults(document.data.get("quality"))
     return validate(document, RunConfig), document
 
@@ -211,10 +211,10 @@ def _levels_over_defaults(quality: Any) -> None:
         return
     for index, level in enumerate(levels):
         if isinstance(level, dict) and level.get("type") == "supernet":
-            levels[index] = _over_defaults(SupernetEstimator, level)
+            levels[index] = over_defaults(SupernetEstimator, level)
 
 
-def _over_defaults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+def over_defaults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
     """Lay given sub-sections over a stage's own defaults, so that setting its steps keeps its learning rate."""
     merged = dict(data)
     for name, info in model.model_fields.items():

@@ -111,11 +111,12 @@ def _device(config: RunConfig) -> Iterator[Fault]:
     sections = [("device", config.device)]
     sections += [(f"devices.{index}", device) for index, device in enumerate(config.devices or ())]
     for path, device in sections:
-        for key, message in _one_device(device):
+        for key, message in device_faults(device):
             yield f"{path}.{key}", message
 
 
-def _one_device(device: DeviceSection) -> Iterator[Fault]:
+def device_faults(device: DeviceSection) -> Iterator[Fault]:
+    """Yield what is wrong with one device section, by key."""
     known = (*HOSTS, *(name for name in latency_models.device_names() if not name.startswith("host")))
     if device.name not in known:
         yield "name", _unknown("device", device.name, known)

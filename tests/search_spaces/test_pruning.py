@@ -25,7 +25,8 @@ from search_spaces.pruning import (
     removable_units,
     skipped_parts,
 )
-from search_spaces.snapgen_v import SD15_SOURCE, snapgen_v, snapgen_v_backbone, snapgen_v_plan
+from search_spaces.snapgen_v import snapgen_v, snapgen_v_backbone, snapgen_v_plan
+from search_spaces.sources import SD15_SOURCE, get_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,3 +162,8 @@ def test_small_source_of_any_depth_can_lose_every_equal_level() -> None:
     )  # fmt: skip
     assert possible_depths(source) == (3, 2, 1)
     assert layout_without(source, {"level.2", "level.1"}).levels[-1].channels == 16
+
+
+def test_unknown_source_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown network to prune 'sd51'; known are sd15, toy_image; did you mean"):
+        get_source("sd51")
