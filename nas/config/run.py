@@ -39,10 +39,16 @@ class RunSection(Section):
 
 
 class SpaceSection(Section):
-    """Which search space, and its version."""
+    """Which search space, and its version.
+
+    ``backbone`` is a pruning plan, as ``nas prune`` writes, for the image network of ``snapgen_v``; the space then has
+    an identifier of its own. ``backbone_digest`` is the plan's; it is filled in when the run begins.
+    """
 
     name: str
     version: Count = 1
+    backbone: str | None = None
+    backbone_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
 
 
 class ScenarioSection(Section):

@@ -15,11 +15,12 @@ from latency_models.conformal import needed
 from latency_models.devices import WeightForm
 from latency_models.lowering import PACKAGE_LOWERINGS
 from nas.config.validation import faults
-from nas.core.errors import ConfigError, Problem
+from nas.core.errors import ConfigError, NasError, Problem
 from nas.pipeline.budget_checks import budget_faults
 from nas.pipeline.executor_checks import executor_faults
 from nas.pipeline.quality_checks import quality_faults, quality_types
 from nas.pipeline.scenario_checks import scenario_faults
+from nas.pipeline.spaces import space_of
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def _scenario(config: RunConfig) -> Iterator[Fault]:
             "space.version",
             f"this release knows version {space.version} of {space.name!r}, got {config.space.version}",
         )
+    elif config.space.backbone is not None:
+        try:
+            space = space_of(config.space)
+        except NasError as error:
+            yield "space.backbone", error.message
+            return
     what = _toy_training(config) if space.name == "tiny" else None
     given = (scenario.frames, scenario.height, scenario.width)
     if what and given != (CLIP_FRAMES, CLIP_SIZE, CLIP_SIZE):

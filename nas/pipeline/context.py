@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import yaml
 
-import search_spaces
 from nas.config.joint import NAMES
 from nas.config.run import RunConfig, load_run, load_run_document
 from nas.core.errors import ConfigError
 from nas.core.rng import RandomStreams
 from nas.core.scenario import Scenario
 from nas.pipeline.checks import check_run
+from nas.pipeline.spaces import space_of, with_backbone_digest
 from nas.runs.directory import RunDirectory
 from search_spaces.joint import JointSpace, ScenarioValues
 from search_spaces.temporal import TemporalSpace
@@ -85,7 +85,7 @@ def _read(run: str, overrides: tuple[str, ...]) -> tuple[Path, RunConfig]:
     if not path.is_dir():
         config, document = load_run_document(path, overrides)
         check_run(config, document)
-        return path, config
+        return path, with_backbone_digest(config)
     if overrides:
         raise ConfigError(
             f"{path}: --set cannot change a run that has begun", hint="give the YAML file to start another run"
@@ -111,7 +111,7 @@ def resolved_text(config: RunConfig) -> str:
 
 
 def _context(config: RunConfig, directory: RunDirectory) -> Context:
-    space = search_spaces.get(f"{config.space.name}/{config.space.version}")
+    space = space_of(config.space)
     return Context(
         config=config,
         directory=directory,

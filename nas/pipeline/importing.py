@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import search_spaces
 from latency_models import append_records, call_label, covering_architectures, distinct_blocks, scan_profile
 from latency_models.importers import ImportOptions, ImportResult, read_file
 from latency_models.importers.detection import detect
@@ -18,6 +17,7 @@ from nas.core.scenario import Scenario
 from nas.core.schema import to_data
 from nas.pipeline.calibrate import foreign
 from nas.pipeline.costs import prior_predictor
+from nas.pipeline.spaces import space_of
 from search_spaces.temporal import TemporalSpace
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def target_of(config: RunConfig, directory: RunDirectory | None) -> Target:
     parent = directory.path if directory else Path(config.run.directory) / config.run.name
     return Target(
         config=config,
-        space=search_spaces.get(f"{config.space.name}/{config.space.version}"),
+        space=space_of(config.space),
         scenario=config.scenario.build(),
         profile=parent / "profile" / "records.jsonl",
     )

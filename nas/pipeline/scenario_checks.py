@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import latency_models
 import search_spaces
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, NasError
 from nas.models.stored_forms import STORED_FORMS
+from nas.pipeline.spaces import space_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,10 @@ def _own(config: RunConfig, name: str) -> Any:
 
 
 def _shapes(config: RunConfig, section: ScenarioSearch) -> Iterator[Fault]:
-    backbone = search_spaces.get(config.space.name).backbone
+    try:
+        backbone = space_of(config.space).backbone
+    except NasError:  # named by nas.pipeline.checks
+        return
     for frames in section.frames or ():
         if frames < 2:
             yield f"{_PATH}.frames", f"must be at least 2, for one frame skips the temporal layers, got {frames}"
