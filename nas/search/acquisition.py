@@ -12,10 +12,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from nas.core.cost import Budget
     from nas.search.exact.problem import FloatArray
 
 MOST_SLABS = 16
 _BLOCK = 4096
+
+
+def corner(costs: FloatArray, quality: FloatArray, budget: Budget) -> FloatArray:
+    """Return the corner (3,) that volumes are measured from: limits, or a tenth beyond the worst where there is none.
+
+    Args:
+        costs: Latency and memory (N, 2).
+        quality: Negated quality (M,), of the same or of others.
+        budget: The limits.
+    """
+    result = []
+    for column, limit in zip((*costs.T, quality), (*budget.objective_limits, None), strict=True):
+        worst, spread = (float(column.max()), float(np.ptp(column))) if len(column) else (0.0, 0.0)
+        result.append(worst + 0.1 * (spread or 1.0) if limit is None else limit)
+    return np.array(result)
 
 
 def gains(candidates: FloatArray, known: FloatArray, reference: FloatArray) -> FloatArray:

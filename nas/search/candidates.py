@@ -52,7 +52,8 @@ class Candidates:
         self._known = known_points(judged, -model.smoothed(), costs, budget)
         scored = costs.score(options)
         figures = np.stack([scored.latency_ms, scored.peak_memory_mb], axis=1)
-        self._reference = reference(figures, self._known, budget)
+        every = np.concatenate([figures, self._known[:, :2]])
+        self._reference = acquisition.corner(every, self._known[:, 2], budget)
         if len(options) > _MOST_KEPT:
             kept = self._most_promising(options, figures, model)
             options, figures = options[kept], figures[kept]
@@ -101,24 +102,6 @@ class Candidates:
             mean, deviation = model.predict(options[part])
             gains.append(acquisition.expected_gains(figures[part], -mean, deviation, self._known, self._reference))
         return np.argsort(-np.concatenate(gains), kind="stable")[:_MOST_KEPT]
-
-
-def reference(candidates: FloatArray, known: FloatArray, budget: Budget) -> FloatArray:
-    """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none.
-
-    Args:
-        candidates: Latency and memory (N, 2).
-        known: Latency, memory and negated quality (M, 3); the worst quality is theirs.
-        budget: The limits.
-    """
-    columns = [np.concatenate([candidates[:, 0], known[:, 0]]), np.concatenate([candidates[:, 1], known[:, 1]])]
-    columns.append(known[:, 2] if len(known) else np.zeros(1))
-    corner = []
-    for column, limit in zip(columns, (budget.latency_ms, budget.peak_memory_mb, None), strict=True):
-        beyond = float(column.max()) + 0.1 * (float(np.ptp(column)) or 1.0)
-        # With several devices latency is that of the slowest, and the limit that of the first.
-        corner.append(beyond if limit is None or limit < column.max() else limit)
-    return np.array(corner)
 
 
 def known_points(options: IntArray, quality: FloatArray, costs: SearchCosts, budget: Budget) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.search import acquisition
-from nas.search.candidates import known_points, reference
+from nas.search.candidates import known_points
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,7 +63,8 @@ def probe(
     spread = float(np.std(np.concatenate([row - row.mean() for row in mean.slots])))
     deviation = np.sqrt(deviation**2 + spread**2 / (1.0 + trials))
     points = known_points(model.observations.options, -model.smoothed(), costs, budget)
-    gains = acquisition.expected_gains(figures, -expected, deviation, points, reference(figures, points, budget))
+    corner = acquisition.corner(np.concatenate([figures, points[:, :2]]), points[:, 2], budget)
+    gains = acquisition.expected_gains(figures, -expected, deviation, points, corner)
     best = int(np.argmax(gains))
     return tuple(rows[best].tolist()) if gains[best] > 0 else None
 

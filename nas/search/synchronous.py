@@ -202,8 +202,10 @@ class _Batch:
             unfinished -= len(outcomes)
             for place, outcome in outcomes:
                 self._keep(place, outcome)
+            # Before the journal: what is killed in between must not lose them.
+            in_turn = self._in_turn()
+            self.search.outcomes.append([self._out_of_turn(*one) for one in outcomes if one[0] not in in_turn])
             self._write()
-            self.search.outcomes.append([self._out_of_turn(*one) for one in outcomes if one[0] in self.waiting])
         return self.written
 
     def _keep(self, place: int, outcome: Outcome | None) -> None:
@@ -218,16 +220,23 @@ class _Batch:
         self.paid += ledger.level(proposal).price
         ledger.report(self.waiting[place], self.paid)
 
+    def _in_turn(self) -> dict[int, Evaluation]:
+        """Return what the journal can take next, by place; screened ones wait for one that was paid for, or the end."""
+        ready: dict[int, Evaluation] = {}
+        while (evaluation := self.waiting.get(place := len(self.written) + len(ready))) is not None:
+            ready[place] = evaluation
+        paid = any(one.state != "screened" for one in ready.values())
+        return ready if paid or len(self.written) + len(ready) == len(self.draws) else {}
+
     def _write(self) -> None:
-        """Write what is next in turn; screened ones go to the disk together with one that was paid for."""
-        ready: list[Evaluation] = []
-        while (evaluation := self.waiting.get(len(self.written) + len(ready))) is not None:
-            ready.append(evaluation)
-        if any(one.state != "screened" for one in ready) or len(self.written) + len(ready) == len(self.draws):
-            self.search.ledger.journal.append(ready)
-            for place in range(len(self.written), len(self.written) + len(ready)):
-                del self.waiting[place]
-            self.written += ready
+        """Write what is next in turn."""
+        ready = self._in_turn()
+        if not ready and len(self.written) < len(self.draws):
+            return
+        self.search.ledger.journal.append(list(ready.values()))
+        self.written += ready.values()
+        for place in ready:
+            del self.waiting[place]
 
     def _out_of_turn(self, place: int, outcome: Outcome) -> FinishedOutcome:
         digest, level = identity(self.draws[place].proposal)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.core.cost import Budget
-from nas.search.candidates import Candidates, reference
+from nas.core.cost import Budget, DeviceBudget
+from nas.search import acquisition
+from nas.search.candidates import Candidates
 from nas.search.exact import SlotSum, TabulatedCosts
 from nas.search.quality_model import Observations, QualityModel, Scales
 
@@ -47,10 +48,16 @@ def test_what_is_pending_is_not_looked_for_again() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [(None, 22.0), (30.0, 30.0), (15.0, 22.0)],
-    ids=["no limit", "a limit", "a limit of the first of several devices"],
+    [(None, 22.0), (30.0, 30.0)],
+    ids=["no limit", "a limit"],
 )
-def test_corner_lies_beyond_every_candidate(limit: float | None, expected: float) -> None:
-    candidates, known = np.array([[20.0, 5.0]]), np.array([[0.0, 5.0, -1.0]])
-    corner = reference(candidates, known, Budget(latency_ms=limit, peak_memory_mb=8.0))
+def test_corner_is_the_limit_or_beyond_every_candidate(limit: float | None, expected: float) -> None:
+    costs, quality = np.array([[20.0, 5.0], [0.0, 5.0]]), np.array([-1.0])
+    corner = acquisition.corner(costs, quality, Budget(latency_ms=limit, peak_memory_mb=8.0))
     assert corner == pytest.approx([expected, 8.0, -0.9])
+
+
+def test_limit_of_the_first_of_several_devices_is_no_corner_of_the_slowest_ones_latency() -> None:
+    costs, quality = np.array([[20.0, 5.0], [10.0, 5.0]]), np.array([-1.0])
+    budget = Budget(latency_ms=15.0, peak_memory_mb=8.0, devices=(DeviceBudget(device="other", latency_ms=30.0),))
+    assert acquisition.corner(costs, quality, budget) == pytest.approx([21.0, 8.0, -0.9])

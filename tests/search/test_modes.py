@@ -123,6 +123,22 @@ def test_what_finishes_out_of_turn_is_on_disk_at_once(tmp_path: Path) -> None:
     assert not kept & {record.architecture.digest for record in journal.read()}
 
 
+def test_what_finishes_together_is_kept_before_the_journal_is_written() -> None:
+    class Together(SerialExecutor):
+        def wait(self) -> list[tuple[Any, Any]]:
+            first, _, third = (super(Together, self).wait() for _ in range(3))
+            return [*first, *third]
+
+    class Killed(MemoryJournal):
+        def append(self, records: Sequence[Any]) -> None:  # noqa: ARG002  # the protocol's
+            raise KeyboardInterrupt
+
+    outcomes = MemoryOutcomes()
+    with pytest.raises(KeyboardInterrupt):
+        run(AdditiveProblem(), journal=Killed(), outcomes=outcomes, executor=Together(together_s=0.0))
+    assert len(outcomes.outcomes) == 1
+
+
 def test_without_a_place_for_outcomes_the_search_still_ends_the_same() -> None:
     expected, journal = run(AdditiveProblem(), executor=SerialExecutor()), MemoryJournal()
     with pytest.raises(KeyboardInterrupt):

@@ -180,7 +180,7 @@ class SuccessiveHalving:
         total = np.zeros(len(rows))
         for quality in self._draws[level]:
             points = np.column_stack([costs, -quality.total(every)])
-            reference = _corner(points, self._budget)
+            reference = acquisition.corner(points[:, :2], points[:, 2], self._budget)
             total += acquisition.gains(points[: len(rows)], points[len(rows) :], reference)
         return total
 
@@ -231,13 +231,3 @@ def _only_known(evaluation: Evaluation) -> Evaluation:
     if evaluation.quality is None:
         return evaluation
     return replace(evaluation, quality=None, state="failed", error="judged at a lower level only")
-
-
-def _corner(points: FloatArray, budget: Budget) -> FloatArray:
-    """Return the corner that gains are measured from: limits, or a tenth beyond the worst where there is none."""
-    worst, best = points.max(axis=0), points.min(axis=0)
-    corner = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
-    for axis, limit in enumerate(budget.objective_limits):
-        if limit is not None:
-            corner[axis] = limit
-    return np.asarray(corner)

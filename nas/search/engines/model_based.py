@@ -24,7 +24,7 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.evaluation import Proposal
 from nas.search import acquisition
-from nas.search.candidates import Candidates, known_points, reference
+from nas.search.candidates import Candidates, known_points
 from nas.search.exact import SlotSum, TabulatedCosts
 from nas.search.exact.tables import IntArray, stack, within
 from nas.search.neighbours import TRIES, cheapest, new_neighbour
@@ -253,7 +253,8 @@ class ModelBasedSearch:
         known = known_points(judged, -quality.total(judged), self._costs, self._budget)
         scored = self._costs.score(members)
         points = np.stack([scored.latency_ms, scored.peak_memory_mb, -quality.total(members)], axis=1)
-        gains = acquisition.gains(points, known, reference(points[:, :2], known, self._budget))
+        corner = acquisition.corner(np.concatenate([points, known])[:, :2], known[:, 2], self._budget)
+        gains = acquisition.gains(points, known, corner)
         best = int(np.argmax(gains))
         return tuple(members[best].tolist()) if gains[best] > 0 else None
 

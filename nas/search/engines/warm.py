@@ -60,8 +60,7 @@ def good_designs(costs: SearchCosts, budget: Budget, hints: Sequence[SlotSum], *
         points, options = front.points(), front.options.tolist()
         if not options:
             continue
-        worst, best = points.max(axis=0), points.min(axis=0)
-        reference = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
+        reference = acquisition.corner(points[:, :2], points[:, 2], budget)
         left = [index for index, row in enumerate(options) if tuple(row) not in designs]
         taken: list[int] = []
         for _ in range(min(share, len(left), count - len(designs))):
