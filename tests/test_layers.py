@@ -39,7 +39,12 @@ TORCH_PACKAGES = ("nas.models", "nas.training", "nas.export", "nas.quality")
 # Library → packages or modules that may import it when they are loaded.
 AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {
     "torch": TORCH_PACKAGES,
-    "diffusers": ("nas.models.unet", "nas.models.temporal", "nas.models.build"),  # they subclass or assemble its blocks
+    "diffusers": (  # they subclass or assemble its parts
+        "nas.models.unet",
+        "nas.models.temporal",
+        "nas.models.build",
+        "nas.training.pipeline",
+    ),
     "optuna": ("nas.search.engines.optuna_samplers", "nas.search.optuna_mirror"),
     "numpy": ("latency_models", "nas.search", "nas.report", *TORCH_PACKAGES),
     **dict.fromkeys(

@@ -134,6 +134,11 @@ class PretrainedEncoders:
         return self._identity
 
     @property
+    def parts(self) -> tuple[Any, Any, Any]:
+        """VAE, tokenizer and text model."""
+        return self._vae, self._tokenizer, self._text_model
+
+    @property
     def cell_size(self) -> int:
         """Each level of the VAE but the first halves the side."""
         return int(2 ** (len(self._vae.config.block_out_channels) - 1))

@@ -26,6 +26,7 @@ VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".web
 IMAGE_SUFFIXES: tuple[str, ...] = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 # Constant rate factor of x264: 18 is the lower end of what its guide calls sane, close to no visible loss.
 _QUALITY = "18"
+_VIEWED_PX = 256
 logger = logging.getLogger(__name__)
 
 
@@ -134,6 +135,24 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], *, fps: float) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
     write_bytes_atomically(path, buffer.getvalue())
+
+
+def write_clip(path: Path, frames: NDArray[np.uint8], *, fps: float, factor: int | None = None) -> None:
+    """Write frames (T, 3, H, W) as GIF or MP4 by the path's ending.
+
+    Pixels are repeated ``factor`` times; without it small frames are enlarged until they are 256 wide.
+
+    Raises:
+        ValueError: The path ends otherwise.
+        UnavailableError: See ``write_mp4``.
+    """
+    shown = enlarge(frames, factor or max(1, -(-_VIEWED_PX // frames.shape[-1])))
+    if path.suffix.lower() == ".gif":
+        write_gif(path, shown, frame_ms=1000.0 / fps)
+    elif path.suffix.lower() == ".mp4":
+        write_mp4(path, shown, fps=fps)
+    else:
+        raise ValueError(f"{path}: clips are written as .gif or .mp4")
 
 
 def enlarge(frames: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
