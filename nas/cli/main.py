@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibrate": ("nas.cli.stages:calibrate", "Fit and cross-validate the cost predictor."),
     "data": ("nas.cli.data:data", "Encode clips into shards for training, and look at shards."),
     "search": ("nas.cli.stages:search", "Search the space for the Pareto front."),
-    "train": ("nas.cli.stages:train", "Train the chosen network down to four steps."),
+    "train": ("nas.cli.train:train", "Train the chosen network down to four steps."),
     "sample": ("nas.cli.sample:sample", "Write clips of a trained network as MP4 or GIF."),
     "vbench": ("nas.cli.sample:vbench", "Write a network's videos for VBench and let it score them."),
     "export": ("nas.cli.stages:export", "Write and check the Core ML package."),

@@ -64,7 +64,6 @@ calibrate = _make(
     "calibrate", "Fit the cost predictor of RUN to its profile and cross-validate it by whole networks.", ("calibrate",)
 )
 search = _make("search", "Search the space of RUN under its budget; the journal resumes after a kill.", ("search",))
-train = _make("train", "Train the chosen network: teacher, distillation, trajectory, adversarial tuning.", ("train",))
 export = _make(
     "export", "Export the chosen network to Core ML and check the package against the torch model.", ("export",)
 )

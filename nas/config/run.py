@@ -13,18 +13,11 @@ from nas.config.phases import PhasesSection
 from nas.config.quality import Quality
 from nas.config.search import SearchSection, SupernetEstimator
 from nas.config.section import Count, Positive, Section
+from nas.config.train import TrainSection, share_loop
 from nas.config.validation import validate
 from nas.core.cost import ComputeUnit
 from nas.core.scenario import ComputeUnits, Precision, Scenario
 from nas.core.schema import to_data
-from nas.training.options import (
-    AdversarialOptions,
-    CollectionOptions,
-    DistillationOptions,
-    EvaluationOptions,
-    TeacherOptions,
-    TrajectoryOptions,
-)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,19 +123,6 @@ class CalibrateSection(Section):
     folds: Annotated[int, Field(ge=2)] = 8
 
 
-class TrainSection(Section):
-    """Stages that turn the chosen architecture into a four-step model; each sub-section is a stage's options."""
-
-    needs_gpu: bool = False
-    clips: Count = 8192
-    teacher: TeacherOptions = TeacherOptions()
-    distillation: DistillationOptions = DistillationOptions()
-    collection: CollectionOptions = CollectionOptions()
-    trajectory: TrajectoryOptions = TrajectoryOptions()
-    adversarial: AdversarialOptions = AdversarialOptions()
-    evaluation: EvaluationOptions = EvaluationOptions()
-
-
 class ExportSection(Section):
     """The Core ML package.
 
@@ -204,6 +184,8 @@ def load_run_document(path: Path, overrides: tuple[str, ...] = ()) -> tuple[RunC
     """Return what ``load_run`` does, and the document with the place of every key."""
     document = read_document(path)
     apply_overrides(document, overrides)
+    if isinstance(document.data.get("train"), dict):
+        document.data["train"] = share_loop(document.data["train"])
     for name, model in (("quality", SupernetEstimator), ("train", TrainSection)):
         if isinstance(document.data.get(name), dict):
             document.data[name] = over_defaults(model, document.data[name])

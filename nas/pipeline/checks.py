@@ -21,6 +21,7 @@ from nas.pipeline.executor_checks import executor_faults
 from nas.pipeline.quality_checks import quality_faults, quality_types
 from nas.pipeline.scenario_checks import scenario_faults
 from nas.pipeline.spaces import space_of
+from nas.pipeline.train_checks import train_faults
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
         ConfigError: With every fault at once.
     """
     found = [*_scenario(config), *_device(config), *_phases(config), *_profile(config), *_export(config)]
+    found += train_faults(config)
     found += budget_faults(config)
     found += executor_faults(config)
     found += scenario_faults(config)
@@ -111,7 +113,7 @@ def _toy_training(config: RunConfig) -> str | None:
     trained = {"supernet", "short_training"} & set(quality_types(config))
     if config.search is not None and trained:
         return f"quality {min(trained)!r}"
-    return "training" if config.train is not None else None
+    return "training" if config.train is not None and config.train.data.type == "procedural" else None
 
 
 def _device(config: RunConfig) -> Iterator[Fault]:

@@ -23,6 +23,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainChoice:
+    """What one call of ``nas train`` does otherwise than the YAML says: one stage alone, another network."""
+
+    only: str | None = None
+    architecture: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the call does all that the YAML says."""
+        return self == TrainChoice()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """An open run.
 
@@ -30,6 +43,7 @@ class Context:
         space: What can be built, trained and exported.
         scenario: The run's own; of a run in one of several scenarios, that one.
         joint: Architectures and scenarios where both are searched, else None.
+        train_choice: What this call trains, where not all that the YAML says.
     """
 
     config: RunConfig
@@ -38,6 +52,7 @@ class Context:
     scenario: Scenario
     streams: RandomStreams
     joint: JointSpace | None = None
+    train_choice: TrainChoice = TrainChoice()
 
     @property
     def search_space(self) -> TemporalSpace | JointSpace:
@@ -64,6 +79,17 @@ def open_run(run: str, *, overrides: tuple[str, ...] = ()) -> Context:
         path, parent=parent, name=name, resolved=resolved_text(config), seed=config.run.seed
     )
     return _context(config, directory)
+
+
+def context_of(run: str, *, overrides: tuple[str, ...] = ()) -> Context:
+    """Return ``open_run`` without writing anything; a run that has not begun has a directory that does not exist.
+
+    Raises:
+        ConfigError: See ``open_run``.
+        InputError: See ``open_run``.
+    """
+    config, directory = find_run(run, overrides=overrides)
+    return _context(config, directory or RunDirectory(Path(config.run.directory) / config.run.name))
 
 
 def find_run(run: str, *, overrides: tuple[str, ...] = ()) -> tuple[RunConfig, RunDirectory | None]:

@@ -150,7 +150,8 @@ def _source(request: EncodeRequest) -> tuple[ClipSource, BackboneSpec]:
         raise ConfigError(
             f"{request.source}: procedural clips are square, the scenario has {scenario.height} x {scenario.width}"
         )
-    count = request.clips or (config.train.clips if config.train else None)
+    section = config.train.data if config.train else None
+    count = request.clips or (section.clips if section is not None and section.type == "procedural" else None)
     if count is None:
         raise ConfigError(
             f"{request.source}: has no train section that says how many clips", hint="add --clips N to the command"

@@ -298,9 +298,9 @@ def _teacher(
         patch=source.latent_downsampling,
         seed=streams.integer("kit"),
     )
-    data = make_latent_clips(config.data.clips, codec=kit.codec, captions=kit.captions, seed=config.run.seed)
+    data = make_latent_clips(config.data.clips, codec=kit.own_codec, captions=kit.captions, seed=config.run.seed)
     held_out = make_latent_clips(
-        config.data.held_out, codec=kit.codec, captions=kit.captions, seed=config.run.seed, split="held_out"
+        config.data.held_out, codec=kit.own_codec, captions=kit.captions, seed=config.run.seed, split="held_out"
     )
     if config.source.weights is not None:
         load_image_weights(network, Path(config.source.weights))

@@ -102,7 +102,7 @@ def _supernet(context: Context, section: SupernetEstimator, folder: Path, progre
 
     seed = context.streams.integer("supernet")
     kit = make_supernet(context.space, seed=seed)
-    data = make_latent_clips(section.clips, codec=kit.codec, captions=kit.captions, seed=context.config.run.seed)
+    data = make_latent_clips(section.clips, codec=kit.own_codec, captions=kit.captions, seed=context.config.run.seed)
     result = train_supernet(
         kit, data, options=section.options, folder=folder, streams=context.streams, progress=progress
     )
@@ -137,6 +137,6 @@ def _short_training(
     seed = context.streams.integer("supernet")
     kit = load_supernet(context.space, folder / "supernet", seed=seed)
     teacher = kit.with_denoiser(cast("Supernet", kit.denoiser).extract(context.space.largest()))
-    data = make_latent_clips(section.clips, codec=kit.codec, captions=kit.captions, seed=context.config.run.seed)
+    data = make_latent_clips(section.clips, codec=kit.own_codec, captions=kit.captions, seed=context.config.run.seed)
     start = shared_start(teacher, options, data=data, seed=seed, is_teacher=True)
     return ShortTraining(context.space, start, options.loop)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import ConfigError, InputError
+from nas.core.errors import ConfigError, InputError, UnavailableError
 from nas.pipeline.checks import HOSTS
 from nas.pipeline.further_devices import predictor_file
 
@@ -113,6 +113,29 @@ def perform(
     say(f"run directory: {context.directory.path}")
     for stage in chosen_stages(context.config, names):
         say(f"{stage.name}: {_perform_stage(context, stage, force=force, progress=progress)}")
+
+
+def perform_part(
+    context: Context, name: str, *, progress: Callable[[str], Progress], say: Callable[[str], None]
+) -> None:
+    """Do part of a stage, as ``context`` says, in its folder; its state stays as it is. The caller holds the lock.
+
+    Raises:
+        InputError: A stage that is read is missing or damaged.
+        UnavailableError: The stage cannot run here.
+        NasError: Whatever the stage raises; what it wrote stays for the next try.
+    """
+    (stage,) = chosen_stages(context.config, (name,))
+    reason = _skip_reason(context.config, stage, done=False)
+    if reason:
+        raise UnavailableError(f"{name} cannot run here: {reason}", hint=f"`--set {name}.needs_gpu=false` tries anyway")
+    _inputs(context.config, context.directory, stage)
+    folder = context.path(name)
+    if context.directory.was_reset(name):
+        _clear(folder)
+    folder.mkdir(exist_ok=True)
+    say(f"run directory: {context.directory.path}")
+    say(f"{name}: {stage.function()(context, folder, progress(name))}")
 
 
 def extend_profile(context: Context, plan: ProfilePlan, *, progress: Progress) -> str:

@@ -194,5 +194,5 @@ def supernet_quality(
     form: StoredForm = "palettised",
 ) -> SupernetQuality:
     """The estimator of a trained supernet on ``num_clips`` held-out clips made here (a multiple of 18 is balanced)."""
-    clips = make_latent_clips(num_clips, codec=kit.codec, captions=kit.captions, seed=seed, split="held_out")
+    clips = make_latent_clips(num_clips, codec=kit.own_codec, captions=kit.captions, seed=seed, split="held_out")
     return SupernetQuality(kit, clips, seed=seed, trained_steps=trained_steps, most_steps=most_steps, form=form)

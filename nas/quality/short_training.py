@@ -149,7 +149,7 @@ def trained_start(
         patch=backbone.latent_downsampling,
         seed=seed,
     )
-    data = make_latent_clips(options.clips, codec=kit.codec, captions=kit.captions, seed=streams.seed)
+    data = make_latent_clips(options.clips, codec=kit.own_codec, captions=kit.captions, seed=streams.seed)
     result = train_teacher(
         kit,
         data,
@@ -167,7 +167,7 @@ def shared_start(
 ) -> SharedStart:
     """Return a trained network as the start of every candidate, with held-out clips made here."""
     held_out = make_latent_clips(
-        options.held_out_clips, codec=kit.codec, captions=kit.captions, seed=seed, split="held_out"
+        options.held_out_clips, codec=kit.own_codec, captions=kit.captions, seed=seed, split="held_out"
     )
     for module in (kit.denoiser, kit.captions):
         module.requires_grad_(False).eval()

@@ -49,6 +49,14 @@ def make_accelerator(options: LoopOptions) -> Accelerator:
     )
 
 
+def training_device() -> torch.device:
+    """Where stages train: this process's GPU, or the CPU; accelerate's choice."""
+    from accelerate import PartialState
+
+    join_processes()
+    return PartialState().device
+
+
 def set_checkpointing(modules: Iterable[nn.Module], *, on: bool) -> None:
     """Let networks that can compute activations again in the backward pass, and the frozen one behind heads."""
     method = "enable_gradient_checkpointing" if on else "disable_gradient_checkpointing"

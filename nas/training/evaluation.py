@@ -98,7 +98,7 @@ def generate(
         else:
             empty = kit.captions(kit.captions.empty_text(1)).tokens
             latents = sample_euler(kit.denoiser, noise, tokens, empty=empty, steps=steps, guidance=guidance)
-        parts.append(kit.codec.decode_clips(latents))
+        parts.append(kit.own_codec.decode_clips(latents))
     return np.concatenate(parts)
 
 

@@ -35,7 +35,7 @@ def procedural_encoders(backbone: BackboneSpec, *, seed: int) -> LearnedEncoders
     )
     if not isinstance(kit.captions, CaptionEncoder):
         raise TypeError(f"a fresh kit has a caption encoder, got {type(kit.captions).__name__}")
-    return LearnedEncoders(kit.codec, kit.captions)
+    return LearnedEncoders(kit.own_codec, kit.captions)
 
 
 def source_encoders(source: ClipSource, backbone: BackboneSpec, *, seed: int) -> LearnedEncoders:

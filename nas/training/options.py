@@ -13,6 +13,9 @@ Positive = Annotated[float, Field(gt=0.0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Guidance = Annotated[float, Field(ge=1.0)]
+# Stages of the recipe in order; consistency and progressive are baselines that start from the distilled student.
+StageName = Literal["teacher", "distillation", "consistency", "progressive", "trajectory", "adversarial"]
+MAIN_STAGES: tuple[StageName, ...] = ("teacher", "distillation", "trajectory", "adversarial")
 # Options of the loop that leave the losses as they are, up to rounding: a stage may go on with others.
 _NO_OUTCOME = (
     "checkpoint_every", "divergence_ratio", "gradient_checkpointing", "log_every", "sharding", "tensorboard", "threads",
@@ -345,3 +348,5 @@ class RecipeOptions:
     trajectory: TrajectoryOptions = field(default_factory=TrajectoryOptions)
     adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    consistency: ConsistencyOptions = field(default_factory=ConsistencyOptions)
+    progressive: ProgressiveOptions = field(default_factory=ProgressiveOptions)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # One process evaluates and samples while the others wait; torch's own limit is ten minutes with NCCL.
 PATIENCE = timedelta(hours=24)
 # Units of sharding: weights of a block are gathered when it is called and let go behind it. All are used by their call.
-_BLOCKS = ("ResnetBlock2D", "Transformer2DModel", "TemporalAttention", "TemporalConv", "SpatialTemporalHead")
+BLOCKS = ("ResnetBlock2D", "Transformer2DModel", "TemporalAttention", "TemporalConv", "SpatialTemporalHead")
 _OTHER_CALLS = ("encode", "forward_with_features")
 
 
@@ -51,6 +51,16 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def tell_all(text: str | None) -> str | None:
+    """Send a text of the main process to all; every process calls this and gets it."""
+    if num_processes() == 1:
+        return text
+    join_processes()
+    box = [text]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 @contextmanager
 def main_first() -> Iterator[None]:
     """Let the main process do the block while the others wait, then the others, who find its files."""
@@ -67,7 +77,7 @@ def shard(module: nn.Module, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (num_processes(),))
-    blocks = [part for part in module.modules() if type(part).__name__ in _BLOCKS]
+    blocks = [part for part in module.modules() if type(part).__name__ in BLOCKS]
     for part in [*reversed(blocks), module]:
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     for name in _OTHER_CALLS:

@@ -1,43 +1,61 @@
-"""All stages of one model in order: teacher, distillation, trajectory, adversarial; each evaluated and sampled."""
+"""All stages of one model in order: teacher, distillation, trajectory, adversarial; each evaluated and sampled.
+
+A stage that is not asked for must be on disk, so each can run alone from what those before it left.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.core.protocols import SilentProgress
+from torch import nn
+
+from nas.core.errors import InputError
+from nas.core.protocols import Progress, SilentProgress
+from nas.core.rng import RandomStreams
+from nas.training.acceleration import training_device
 from nas.training.adversarial import tune_adversarially
-from nas.training.clip_features import FILE, clip_reference
+from nas.training.consistency import distil_consistency
+from nas.training.data import TrainingClips
 from nas.training.distillation import distil
-from nas.training.evaluation import EvaluationRow, evaluate_row, read_evaluation, real_row, write_evaluation
+from nas.training.evaluation import EvaluationRow
 from nas.training.noise import FIXED_TIMES
-from nas.training.stage import StageResult
+from nas.training.options import MAIN_STAGES, RecipeOptions
+from nas.training.processes import main_first
+from nas.training.progressive import distil_progressively
+from nas.training.rows import Rows
+from nas.training.stage import Kit, StageResult
 from nas.training.teacher import train_teacher
-from nas.training.trajectory import collect_trajectories, distil_trajectory
+from nas.training.trajectory import Trajectories, collect_trajectories, distil_trajectory
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from torch import nn
 
-    from nas.core.protocols import Progress
-    from nas.core.rng import RandomStreams
-    from nas.training.clip_features import ClipReference
-    from nas.training.data import TrainingClips
-    from nas.training.options import EvaluationOptions, RecipeOptions
-    from nas.training.stage import Kit
+# Stage → the one it starts from, in the order of work. Every student stage needs the teacher too; consistency and
+# progressive are baselines on copies of the distilled student, before the stages after it change it.
+STARTS_FROM: dict[str, str | None] = {
+    "teacher": None,
+    "distillation": "teacher",
+    "consistency": "distillation",
+    "progressive": "distillation",
+    "trajectory": "distillation",
+    "adversarial": "trajectory",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeResult:
-    """The finished stages in order, and the lines of ``evaluation.json``; the last stage's folder is the model."""
+    """The stages that ran or were found, in order, and the lines of ``evaluation.json`` of those asked for."""
 
     stages: tuple[StageResult, ...]
     rows: tuple[EvaluationRow, ...]
 
     @property
     def final(self) -> StageResult:
-        """The adversarially tuned student."""
+        """The last stage; of the whole recipe the adversarially tuned student."""
         return self.stages[-1]
 
 
@@ -52,30 +70,59 @@ def train_model(
     progress: Progress | None = None,
     teacher_folder: Path | None = None,
     times: tuple[float, ...] = FIXED_TIMES,
+    stages: Sequence[str] = MAIN_STAGES,
+    held_out: TrainingClips | None = None,
+    taught: StageResult | None = None,
 ) -> RecipeResult:
-    """Train teacher and student in place through all four stages, evaluate each, and write ``folder``.
+    """Train teacher and student in place through ``stages``, evaluate each, and write ``folder``.
 
-    ``folder`` gets ``metrics.jsonl``, ``evaluation.json``, ``samples/*.gif`` and one folder a stage (``teacher``,
-    ``distillation``, ``trajectory``, ``adversarial``). Interrupted, it goes on from the last checkpoint; finished, it
-    returns at once. ``teacher_folder`` lets several students share a teacher; ``times`` are those of the student's
-    steps.
+    ``folder`` gets ``metrics.jsonl``, ``evaluation.json``, ``samples/*.gif`` and one folder a stage. Interrupted, it
+    goes on from the last checkpoint; finished, it returns at once.
+
+    Args:
+        teacher: Network to be the teacher, with captions and codec of both.
+        student: Network to be the few-step model.
+        data: Clips to learn from.
+        options: Of every stage.
+        folder: Where everything goes.
+        streams: Source of randomness.
+        progress: Hears of every logged step.
+        teacher_folder: Where the teacher goes, so that several students can share it.
+        times: Of the student's steps.
+        stages: Names out of ``STARTS_FROM``; what these start from and is not named must be finished in ``folder``.
+        held_out: Clips that a kit without a codec is judged by.
+        taught: A finished teacher from elsewhere, in place of the first stage.
 
     Raises:
-        TrainingError: A loss is not finite; the message names stage and step.
+        InputError: A stage that is not to run is not finished on disk; all of them are named.
+        TrainingError: A loss is not finite or explodes; the message names stage and step.
         CheckpointError: A file in ``folder`` cannot be used.
     """
-    taught = train_teacher(
-        teacher,
-        data,
-        options=options.teacher,
-        folder=teacher_folder or folder / "teacher",
+    course = _Course(
+        teacher=teacher,
+        student=student,
+        data=data,
+        options=options,
+        folder=folder,
         streams=streams,
-        metrics=folder / "metrics.jsonl",
-        progress=progress,
+        progress=progress or SilentProgress(),
+        teacher_folder=teacher_folder or folder / "teacher",
+        times=times,
+        taught=taught,
     )
-    return train_student(
-        taught, student, data, options=options, folder=folder, streams=streams, progress=progress, times=times
-    )
+    teacher.to(training_device())
+    student.to(training_device())
+    needed = needed_stages(stages)
+    course.require_finished(tuple(name for name in needed if name not in stages))
+    seed = streams.integer("evaluation") % 2**31
+    rows = Rows(folder, options.evaluation, seed, course.progress, few_steps=len(times), held_out=held_out)
+    rows.add_real(teacher)
+    results = []
+    for name in needed:
+        results.append(course.run(name))
+        if name in stages:
+            _judge(rows, results[-1])
+    return RecipeResult(stages=tuple(results), rows=rows.finish())
 
 
 def train_student(
@@ -89,150 +136,167 @@ def train_student(
     progress: Progress | None = None,
     times: tuple[float, ...] = FIXED_TIMES,
 ) -> RecipeResult:
-    """The three student stages of ``train_model`` after a finished teacher, and all evaluation lines.
-
-    Raises:
-        TrainingError: A loss is not finite; the message names stage and step.
-        CheckpointError: A file in ``folder`` cannot be used.
-    """
-    progress = progress or SilentProgress()
-    metrics = folder / "metrics.jsonl"
-    teacher = taught.kit
-    own = teacher.with_denoiser(student)
-    seed = streams.integer("evaluation") % 2**31
-    rows = _Rows(folder, options.evaluation, seed, progress, few_steps=len(times))
-    rows.add_real(teacher)
-    rows.add_many_steps(taught, "teacher")
-    distilled = distil(
-        own,
-        teacher,
+    """The student stages of ``train_model`` after a finished teacher, and all evaluation lines."""
+    return train_model(
+        taught.kit,
+        student,
         data,
-        options=options.distillation,
-        folder=folder / "distillation",
+        options=options,
+        folder=folder,
         streams=streams,
-        metrics=metrics,
         progress=progress,
-    )
-    rows.add_many_steps(distilled, "student after distillation")
-    rows.add_few_steps(distilled, "plain student (after distillation)")
-    trajectories = collect_trajectories(
-        teacher,
-        data,
-        options=options.collection,
-        path=folder / "trajectories.safetensors",
-        streams=streams,
         times=times,
-        progress=progress,
+        taught=taught,
     )
-    followed = distil_trajectory(
-        own,
-        trajectories,
-        options=options.trajectory,
-        folder=folder / "trajectory",
-        streams=streams,
-        metrics=metrics,
-        progress=progress,
-    )
-    rows.add_few_steps(followed, "student after trajectory distillation")
-    tuned = tune_adversarially(
-        own,
-        teacher,
-        data,
-        trajectories,
-        options=options.adversarial,
-        folder=folder / "adversarial",
-        streams=streams,
-        metrics=metrics,
-        progress=progress,
-    )
-    rows.add_few_steps(tuned, "student after adversarial tuning")
-    return RecipeResult(stages=(taught, distilled, followed, tuned), rows=rows.finish())
 
 
-class _Rows:
-    """Evaluation lines, each written as soon as it is known and read back when its stage was finished before."""
+def needed_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    """Named stages and all that they start from, in the order of work."""
+    needed = set()
+    for name in stages:
+        following: str | None = name
+        while following is not None:
+            needed.add(following)
+            following = STARTS_FROM[following]
+    return tuple(name for name in STARTS_FROM if name in needed)
 
-    def __init__(
-        self, folder: Path, options: EvaluationOptions, seed: int, progress: Progress, *, few_steps: int
-    ) -> None:
-        self._folder = folder
-        self._options = options
-        self._seed = seed
-        self._progress = progress
-        self._few_steps = few_steps
-        self._path = folder / "evaluation.json"
-        self._known = {row.name: row for row in read_evaluation(self._path)} if self._path.exists() else {}
-        self._rows: list[EvaluationRow] = []
-        self._compared: ClipReference | None = None
 
-    def add_real(self, kit: Kit) -> None:
-        self._add(
-            self._known.get("real clips")
-            or real_row(
-                num_clips=self._options.num_few_step_clips,
-                seed=self._seed,
-                folder=self._folder,
-                frames=kit.latent_shape[0],
-                size=kit.clip_size,
-                reference=self._reference(kit),
+@dataclass(slots=True, kw_only=True)
+class _Course:
+    """What the stages share, and what they left so far."""
+
+    teacher: Kit
+    student: nn.Module
+    data: TrainingClips
+    options: RecipeOptions
+    folder: Path
+    streams: RandomStreams
+    progress: Progress
+    teacher_folder: Path
+    times: tuple[float, ...]
+    taught: StageResult | None
+    ways: Trajectories | None = None
+    results: dict[str, StageResult] = field(default_factory=dict)
+
+    def place(self, name: str) -> Path:
+        return self.teacher_folder if name == "teacher" else self.folder / name
+
+    def require_finished(self, names: Sequence[str]) -> None:
+        given = () if self.taught is None else ("teacher",)
+        missing = [name for name in names if name not in given and not (self.place(name) / "stage.json").is_file()]
+        if missing:
+            raise InputError(
+                "; ".join(f"stage {name!r} is not finished: {self.place(name)} has no stage.json" for name in missing),
+                hint=f"run it first, alone with `--only {missing[0]}`, or leave --only out to run all in order",
             )
+
+    def run(self, name: str) -> StageResult:
+        """Run a stage, or read what it left."""
+        run: Callable[[Path, Path], StageResult] = getattr(self, f"_{name}")
+        self.results[name] = run(self.place(name), self.folder / "metrics.jsonl")
+        return self.results[name]
+
+    def _teacher(self, folder: Path, metrics: Path) -> StageResult:
+        return self.taught or train_teacher(
+            self.teacher,
+            self.data,
+            options=self.options.teacher,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
         )
 
-    def _reference(self, kit: Kit) -> ClipReference | None:
-        """What generated clips are compared with, trained when first needed."""
-        if self._compared is None and self._options.feature_steps:
-            self._progress.update(0, 1, "training the classifier under Frechet distances")
-            self._compared = clip_reference(
-                self._folder / FILE,
-                steps=self._options.feature_steps,
-                frames=kit.latent_shape[0],
-                size=kit.clip_size,
-            )
-        return self._compared
-
-    def add_many_steps(self, result: StageResult, name: str) -> None:
-        steps, guidance = self._options.steps, self._options.guidance
-        self._evaluate(
-            result,
-            f"{name}, {steps} steps, guidance {guidance:g}",
-            steps=steps,
-            guidance=guidance,
-            num_clips=self._options.num_clips,
+    def _distillation(self, folder: Path, metrics: Path) -> StageResult:
+        return distil(
+            self._own(),
+            self.results["teacher"].kit,
+            self.data,
+            options=self.options.distillation,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
         )
 
-    def add_few_steps(self, result: StageResult, name: str) -> None:
-        self._evaluate(
-            result,
-            f"{name}, {self._few_steps} steps",
-            steps=self._few_steps,
-            guidance=1.0,
-            num_clips=self._options.num_few_step_clips,
+    def _trajectory(self, folder: Path, metrics: Path) -> StageResult:
+        return distil_trajectory(
+            self._own(),
+            self._trajectories(),
+            options=self.options.trajectory,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
         )
 
-    def finish(self) -> tuple[EvaluationRow, ...]:
-        return tuple(self._rows)
-
-    def _evaluate(self, result: StageResult, name: str, *, steps: int, guidance: float, num_clips: int) -> None:
-        if result.reused and name in self._known:
-            self._add(self._known[name])
-            return
-        self._progress.update(0, 1, f"evaluating {name}")
-        row = evaluate_row(
-            result.kit,
-            name=name,
-            stage=result.stage,
-            steps=steps,
-            guidance=guidance,
-            num_clips=num_clips,
-            seed=self._seed,
-            folder=self._folder,
-            clip=f"samples/{result.stage}-{steps}.gif",
-            reference=self._reference(result.kit),
+    def _adversarial(self, folder: Path, metrics: Path) -> StageResult:
+        return tune_adversarially(
+            self._own(),
+            self.results["teacher"].kit,
+            self.data,
+            self._trajectories(),
+            options=self.options.adversarial,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
         )
-        self._add(row)
-        self._progress.update(1, 1, f"evaluated {name}")
 
-    def _add(self, row: EvaluationRow) -> None:
-        self._rows.append(row)
-        later = [known for name, known in self._known.items() if name not in {row.name for row in self._rows}]
-        write_evaluation(self._path, [*self._rows, *later])
+    def _consistency(self, folder: Path, metrics: Path) -> StageResult:
+        return distil_consistency(
+            self._copy(),
+            self.results["teacher"].kit,
+            self.data,
+            options=self.options.consistency,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
+        )
+
+    def _progressive(self, folder: Path, metrics: Path) -> StageResult:
+        return distil_progressively(
+            self._copy(),
+            self.results["teacher"].kit,
+            self.data,
+            options=self.options.progressive,
+            folder=folder,
+            streams=self.streams,
+            metrics=metrics,
+            progress=self.progress,
+        )
+
+    def _copy(self) -> Kit:
+        """A baseline's own copy of the student."""
+        return self._own().with_denoiser(copy.deepcopy(self.student))
+
+    def _own(self) -> Kit:
+        """The student with the teacher's captions."""
+        return self.results["teacher"].kit.with_denoiser(self.student)
+
+    def _trajectories(self) -> Trajectories:
+        if self.ways is None:
+            with main_first():
+                self.ways = collect_trajectories(
+                    self.results["teacher"].kit,
+                    self.data,
+                    options=self.options.collection,
+                    path=self.folder / "trajectories.safetensors",
+                    streams=self.streams,
+                    times=self.times,
+                    progress=self.progress,
+                )
+        return self.ways
+
+
+def _judge(rows: Rows, result: StageResult) -> None:
+    if result.stage == "teacher":
+        rows.add_many_steps(result, "teacher")
+    elif result.stage == "distillation":
+        rows.add_many_steps(result, "student after distillation")
+        rows.add_few_steps(result, "plain student (after distillation)")
+    else:
+        names = {"trajectory": "trajectory distillation", "adversarial": "adversarial tuning"}
+        names |= {"consistency": "consistency distillation", "progressive": "progressive distillation"}
+        rows.add_few_steps(result, f"student after {names[result.stage]}")

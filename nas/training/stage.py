@@ -16,6 +16,7 @@ from nas.core.files import canonical_json, read_json, sha256_text, write_json
 from nas.core.schema import check_schema, to_data, with_schema
 from nas.models.caption import CaptionEncoder, TextEncoder, load_text_encoder
 from nas.models.tensors import read_tensors
+from nas.training.acceleration import training_device
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, VOCABULARY
 from nas.training.codec import PatchCodec, fit_codec
 from nas.training.ema import require_same_names
@@ -32,29 +33,48 @@ if TYPE_CHECKING:
     from nas.training.options import LoopOptions
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
+CODEC = "codec.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
     """What is trained and sampled together: a denoiser, its captions and its codec.
 
-    ``latent_shape`` is (T, C, H, W) of one clip.
+    ``latent_shape`` is (T, C, H, W) of one clip. ``codec`` is None where latents come from elsewhere: such clips are
+    trained on, but not shown or judged here.
     """
 
     denoiser: nn.Module
     captions: TextEncoder
-    codec: PatchCodec
+    codec: PatchCodec | None
     latent_shape: tuple[int, int, int, int]
 
     @property
     def clip_size(self) -> int:
         """Height of a clip in pixels."""
-        return self.latent_shape[2] * self.codec.patch
+        return self.latent_shape[2] * self.own_codec.patch
+
+    @property
+    def own_codec(self) -> PatchCodec:
+        """The codec where there must be one.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.codec is None:
+            raise ValueError("latents that were made elsewhere cannot be turned into clips: the kit has no codec")
+        return self.codec
 
     def with_clips(self, *, frames: int, size: int) -> Kit:
         """The same networks and codec for clips of ``frames`` frames of ``size`` x ``size`` pixels."""
-        channels, side = self.latent_shape[1], size // self.codec.patch
+        channels, side = self.latent_shape[1], size // self.own_codec.patch
         return replace(self, latent_shape=(frames, channels, side, side))
+
+    def to(self, device: torch.device) -> Kit:
+        """Move networks and captions, in place; returns itself."""
+        self.denoiser.to(device)
+        cast("nn.Module", self.captions).to(device)
+        return self
 
     def with_denoiser(self, denoiser: nn.Module) -> Kit:
         """The same captions and codec around another network."""
@@ -150,6 +170,7 @@ def run_stage(
         CheckpointError: The folder holds a stage or checkpoint that cannot be read or belongs to another run.
     """
     join_processes()
+    kit.to(training_device())
     decides = {"loop": options.outcome(), **to_data(details)}
     fingerprint = fingerprint_of(stage=stage, options=decides, seed=streams.seed, modules=sorted(modules))
     if (folder / "stage.json").exists():
@@ -195,10 +216,12 @@ def run_stage(
 
 
 def save_kit(folder: Path, kit: Kit) -> None:
-    """Write ``denoiser/`` (diffusers layout), ``caption_encoder.safetensors`` and ``codec.safetensors``."""
+    """Write ``denoiser/`` (diffusers layout), ``caption_encoder.safetensors``, the codec and ``kit.json``."""
     cast("ModelMixin", kit.denoiser).save_pretrained(folder / "denoiser")
     kit.captions.save(folder / "caption_encoder.safetensors")
-    kit.codec.save(folder / "codec.safetensors")
+    if kit.codec is not None:
+        kit.codec.save(folder / CODEC)
+    write_json(folder / "kit.json", with_schema("kit", 1, {"latent_shape": list(kit.latent_shape)}))
 
 
 def load_kit(folder: Path) -> Kit:
@@ -210,8 +233,8 @@ def load_kit(folder: Path) -> Kit:
     from nas.models.unet import VideoUNet
 
     captions = load_text_encoder(folder / "caption_encoder.safetensors")
-    codec = PatchCodec.load(folder / "codec.safetensors")
-    shape = (CLIP_FRAMES, codec.channels, CLIP_SIZE // codec.patch, CLIP_SIZE // codec.patch)
+    shape = _latent_shape(folder)
+    codec = PatchCodec.load(folder / CODEC) if (folder / CODEC).exists() else None
     read_tensors(folder / "denoiser" / WEIGHTS)  # names the file when it is damaged
     try:
         denoiser = VideoUNet.from_pretrained(folder / "denoiser", use_safetensors=True)
@@ -219,6 +242,15 @@ def load_kit(folder: Path) -> Kit:
         raise CheckpointError(f"{folder / 'denoiser'}: cannot be read: {error}") from error
     denoiser.eval().requires_grad_(False)
     return Kit(denoiser=denoiser, captions=captions.eval(), codec=codec, latent_shape=shape)
+
+
+def _latent_shape(folder: Path) -> tuple[int, int, int, int]:
+    path = folder / "kit.json"
+    try:
+        frames, channels, height, width = check_schema(read_json(path), "kit", 1, where=str(path))["latent_shape"]
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}", hint="give the folder of a finished stage") from error
+    return int(frames), int(channels), int(height), int(width)
 
 
 def load_weights(module: nn.Module | TextEncoder, path: Path) -> None:

@@ -23,7 +23,7 @@ run: {name: data, seed: 4}
 space: {name: tiny}
 scenario: {frames: 4, height: 32, width: 32}
 device: {name: host-cpu}
-train: {clips: 6}
+train: {data: {type: procedural, clips: 6}}
 """
 
 
@@ -108,7 +108,7 @@ def test_faults_are_named_with_their_exit_code(
 
 
 def test_a_run_without_a_train_section_needs_a_count(yaml: Path, tmp_path: Path) -> None:
-    yaml.write_text(RUN.replace("train: {clips: 6}\n", ""))
+    yaml.write_text(RUN.replace("train: {data: {type: procedural, clips: 6}}\n", ""))
     result = invoke("data", "encode", yaml, "--out", tmp_path / "shards", "--quiet")
     assert result.exit_code == 2
     assert "add --clips N" in result.stderr

@@ -29,7 +29,7 @@ quality:
   held_out_clips: 18
   options: {loop: {steps: 6, batch_size: 4, checkpoint_every: 2, log_every: 1}}
 train:
-  clips: 32
+  data: {type: procedural, clips: 32}
   teacher: {loop: {steps: 6, batch_size: 4, checkpoint_every: 2, log_every: 1}}
   distillation: {loop: {steps: 4, batch_size: 4, checkpoint_every: 2, log_every: 1}}
   collection: {num_clips: 8, substeps: 2}

@@ -197,12 +197,12 @@ def test_trained_weights_of_an_older_search_are_cleared_where_training_is_left_o
 
 def test_training_outside_the_toy_space_is_refused(tmp_path: Path) -> None:
     text = without_sections(SMALL_RUN.replace("DIRECTORY", str(tmp_path)), "phases")
-    text = text.replace("name: tiny", "name: snapgen_v")
+    text = text.replace("name: tiny", "name: snapgen_v").replace("train:\n", "train:\n  needs_gpu: true\n")
     context = begin(tmp_path, text.replace("height: 32, width: 32", "height: 512, width: 512"))
     from nas.pipeline.quality import require_toy_space
 
     with pytest.raises(ConfigError, match=r"fit space 'tiny', not 'snapgen_v'"):
-        require_toy_space(context, "the train stage")
+        require_toy_space(context, "quality 'supernet'")
 
 
 def test_a_size_that_does_not_fit_the_backbone_is_refused_before_anything_is_written(tmp_path: Path) -> None:
