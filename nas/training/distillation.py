@@ -23,6 +23,7 @@ from nas.training.multi_level import (
     pair_features,
     scale_by_time,
 )
+from nas.training.processes import main_first
 from nas.training.sampling import velocity_and_features
 from nas.training.stage import Kit, StageResult, describe_structure, describe_weights, run_stage
 from nas.training.teacher_cache import TeacherCache
@@ -96,8 +97,9 @@ def distil(
         draws = FixedDraws(data=data, captions=captions, options=options.noise, per_clip=options.draws, streams=streams)
         if options.cache and not finished:
             place = cache or folder.parent / "teacher_cache"
-            stored = TeacherCache(place, frozen, draws, loop=options.loop, device=device)
-            stored.fill(progress)
+            with main_first():
+                stored = TeacherCache(place, frozen, draws, loop=options.loop, device=device)
+                stored.fill(progress)
     targets = TeacherTargets(data, frozen, options.noise, draws=draws, stored=stored)
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -75,7 +75,7 @@ def train_robustly(
     targets = TeacherTargets(data, frozen, options.noise)
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        removed = draw_removal(source, ratio=options.skip_ratio, generator=batch.generator)
+        removed = draw_removal(source, ratio=options.skip_ratio, generator=batch.shared or batch.generator)
         frozen.to(batch.device)
         drawn, wanted = targets.take(batch)
         with torch.no_grad():

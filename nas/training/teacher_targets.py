@@ -89,7 +89,7 @@ class FixedDraws:
 
     def choose(self, batch: Batch) -> Drawn:
         """Choose draws for a batch of the loop by its generator."""
-        images = float(torch.rand((), generator=batch.generator)) < self.options.image_ratio
+        images = batch.decide(self.options.image_ratio)
         draws = torch.randint(self.per_clip, (len(batch.indices),), generator=batch.generator)
         return Drawn(clips=batch.indices, draws=draws, images=images)
 
