@@ -28,6 +28,7 @@ _DEVICE = click.option("--device", default="cpu", show_default=True, help="Where
 @_SEED
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Clips a caption.")
 @click.option("--enlarge", type=click.IntRange(min=1), help="Whole factor for the pixels; to 256 px when left out.")
+@click.option("--exported", is_flag=True, help="Compute the run's Core ML package, as its parity check does.")
 @click.option("--architecture", "digest", help="Digest of the network where a run has several.")
 @_ENCODER
 @_DEVICE
@@ -41,6 +42,7 @@ def sample(
     seed: int,
     count: int,
     enlarge: int | None,
+    exported: bool,
     digest: str | None,
     encoder: Path | None,
     device: str,
@@ -66,6 +68,7 @@ def sample(
             encoder=encoder,
             device=device,
             digest=digest,
+            exported=exported,
         )
         facts = perform(request, progress=console.progress("sample"))
         how = f"{facts['steps']} steps, guidance {facts['guidance']:g}, {facts['calls']} calls of the denoiser"

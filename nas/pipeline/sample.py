@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.errors import ConfigError, InputError
 from nas.core.files import read_json
 from nas.core.schema import check_schema
+from nas.export.packaged import PackagedDenoiser
 from nas.pipeline.context import find_run
 from nas.training.encoders import load_encoders
 from nas.training.evaluation import held_out_attributes
@@ -55,6 +56,7 @@ class SampleRequest:
         encoder: Folder of pretrained encoders, for a model trained on their latents.
         device: Where to compute.
         digest: Which trained network of a run.
+        exported: Compute the run's Core ML package instead of its network.
     """
 
     model: Path
@@ -68,6 +70,7 @@ class SampleRequest:
     encoder: Path | None = None
     device: str = "cpu"
     digest: str | None = None
+    exported: bool = False
 
 
 def sample(request: SampleRequest, *, progress: Progress) -> dict[str, Any]:
@@ -80,6 +83,10 @@ def sample(request: SampleRequest, *, progress: Progress) -> dict[str, Any]:
     if request.out.suffix.lower() not in _ENDINGS:
         raise ConfigError(f"{request.out}: must end in {' or '.join(_ENDINGS)}")
     pipeline = open_pipeline(request.model, digest=request.digest, encoder=request.encoder, device=request.device)
+    if request.exported:
+        if request.device != "cpu":
+            raise ConfigError(f"packages are computed on the CPU here, got device {request.device!r}")
+        pipeline.register_modules(denoiser=_packaged(request.model, request.digest))
     captions = [caption for caption in request.captions for _ in range(request.count)]
     paths = [_numbered(request.out, place, len(captions)) for place in range(len(captions))]
     for begin in range(0, len(captions), _BATCH):
@@ -199,7 +206,24 @@ def _of_stage(folder: Path) -> VideoPipeline:
     return make_pipeline(kit, times=sampling_times(_TEACHER_STEPS)[:-1], guidance=_TEACHER_GUIDANCE)
 
 
+def _packaged(run: Path, digest: str | None) -> PackagedDenoiser:
+    folder = _trained_folder(run, digest)
+    found = sorted((folder.parents[1] / "export" / folder.name).glob("*.mlpackage"))
+    if not found:
+        raise InputError(f"{run}: network {folder.name} has no exported package", hint=f"nas export {run}")
+    return PackagedDenoiser(found[0])
+
+
 def _of_run(run: Path, digest: str | None) -> VideoPipeline:
+    folder = _trained_folder(run, digest)
+    if (folder / PIPELINE / MODEL_INDEX).is_file():
+        return load_pipeline(folder / PIPELINE)
+    body = check_schema(read_json(folder / "model.json"), "trained_model", 1, where=str(folder / "model.json"))
+    return _of_stage((folder.parents[1] / body["folder"]).parent)
+
+
+def _trained_folder(run: Path, digest: str | None) -> Path:
+    """Folder of a run's trained network."""
     directory = find_run(str(run))[1]
     if directory is None:
         raise InputError(f"{run}: there is no run of these settings yet", hint=f"start it: nas run {run}")
@@ -214,8 +238,4 @@ def _of_run(run: Path, digest: str | None) -> VideoPipeline:
     found = [name for name in trained if digest is None or name.startswith(digest)]
     if len(found) != 1:
         raise ConfigError(f"no trained network {digest!r}; there are {', '.join(trained)}")
-    folder = trained[found[0]]
-    if (folder / PIPELINE / MODEL_INDEX).is_file():
-        return load_pipeline(folder / PIPELINE)
-    body = check_schema(read_json(folder / "model.json"), "trained_model", 1, where=str(folder / "model.json"))
-    return _of_stage((directory.path / body["folder"]).parent)
+    return trained[found[0]]

@@ -114,6 +114,9 @@ def test_a_run_with_several_networks_wants_one_named(run: Path, tmp_path: Path) 
     assert "has 2 trained networks: aa11, bb22" in refused.stderr
     assert invoke(*arguments, "--architecture", "bb").exit_code == 0
     assert "no trained network 'cc'; there are aa11, bb22" in invoke(*arguments, "--architecture", "cc").stderr
+    unexported = invoke(*arguments, "--architecture", "bb", "--exported")
+    assert unexported.exit_code == 3
+    assert "network bb22 has no exported package" in unexported.stderr
 
 
 @pytest.mark.parametrize(
