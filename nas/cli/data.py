@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from typing import Literal
 
 
+def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
+    first, _, count = value.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not K/N with K from 1 to N, such as 2/4")
+    return int(first), int(count)
+
+
 @click.group()
 def data() -> None:
     """Encode clips into shards that training reads, and look at shards."""
@@ -54,6 +61,14 @@ def data() -> None:
 @click.option("--clips-per-shard", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips encoded at once.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Threads that read clips.")
+@click.option(
+    "--share",
+    default="1/1",
+    show_default=True,
+    metavar="K/N",
+    callback=_share,
+    help="Make every N-th shard from the K-th: N commands, each on its own machine or device, fill one folder.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where a pretrained encoder runs.")
 @output_options
 def encode(
@@ -71,6 +86,7 @@ def encode(
     clips_per_shard: int,
     batch_size: int,
     workers: int,
+    share: tuple[int, int],
     device: str,
     as_json: bool,
     quiet: bool,
@@ -100,7 +116,9 @@ def encode(
             seed=seed,
             missing_captions=missing_captions,
             device=device,
-            shards=ShardOptions(clips_per_shard=clips_per_shard, dtype=dtype, batch_size=batch_size, workers=workers),
+            shards=ShardOptions(
+                clips_per_shard=clips_per_shard, dtype=dtype, batch_size=batch_size, workers=workers, share=share
+            ),
         )
         facts, text = perform(request, progress=console.progress("encode"))
         console.result(facts, text)

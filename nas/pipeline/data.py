@@ -76,7 +76,11 @@ def encode(request: EncodeRequest, *, progress: Progress) -> tuple[dict[str, Any
     """
     source, backbone = _source(request)
     encoders = _encoders(request, source, backbone)
-    encode_shards(request.out, source, encoders, options=request.shards, progress=progress)
+    index = encode_shards(request.out, source, encoders, options=request.shards, progress=progress)
+    if index is None:
+        share, count = request.shards.share
+        text = f"share {share} of {count} is done; {request.out} is finished when the others are"
+        return {"folder": str(request.out), "finished": False, "share": [share, count]}, text
     return inspect(request.out)
 
 

@@ -60,14 +60,19 @@ class ShardOptions:
         dtype: Number format on disk; training reads float32.
         batch_size: Clips encoded at once.
         workers: Threads that read clips ahead of the encoder; no part of the outcome.
+        share: (k, n) makes every n-th shard from the k-th, counted from 1: n processes, each on a device of its own,
+            fill one folder, and the one that finds all shards there writes the index. No part of the outcome either.
     """
 
     clips_per_shard: int = 256
     dtype: NumberFormat = "float16"
     batch_size: int = 8
     workers: int = 1
+    share: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
+        if not 1 <= self.share[0] <= self.share[1]:
+            raise ValueError(f"share must be k of n with k from 1 to n, got {self.share[0]} of {self.share[1]}")
         for name in ("clips_per_shard", "batch_size", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -89,8 +94,11 @@ def encode_shards(
     *,
     options: ShardOptions,
     progress: Progress | None = None,
-) -> ShardIndex:
+) -> ShardIndex | None:
     """Encode every clip of ``source`` into ``folder``, or go on with it, or return at once when it is finished.
+
+    Returns:
+        The index; None when shards of other shares are still missing.
 
     Raises:
         InputError: A caption cannot be encoded, no clip can be read, or ``folder`` holds something else.
@@ -109,15 +117,18 @@ def encode_shards(
         return read_index(folder)
     encoders.save(folder)
     num_shortened = _check_captions(source, encoders)
-    for rest in folder.glob(".*.safetensors.*"):
-        rest.unlink()  # a write that was killed
     fingerprint = sha256_text(canonical_json(plan))
     writer = _Writer(folder, source, encoders, options=options, fingerprint=fingerprint)
     parts = _parts(source, options.clips_per_shard)
     total = source.num_videos + source.num_images
-    for part in parts:
+    first, stride = options.share
+    for part in parts[first - 1 :: stride]:
+        for rest in folder.glob(f".{part.file}.*"):
+            rest.unlink()  # a write that was killed
         progress.update(part.places.start, total, "encoding clips")
         writer.ensure(part)
+    if not all((folder / part.file).is_file() for part in parts):
+        return None
     index = _finish(folder, parts, plan, encoders, num_shortened=num_shortened)
     progress.update(total, total, "encoding clips")
     return index
@@ -135,7 +146,7 @@ def _claim(folder: Path, plan: Mapping[str, Any]) -> None:
                 hint="choose another folder, or remove this one to encode afresh",
             )
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir()):
         raise InputError(f"{folder}: holds other files", hint="choose a new or empty folder for the shards")
     write_json(path, with_schema(*_PLAN_SCHEMA, dict(plan)))
 

@@ -96,6 +96,7 @@ def test_inspect_exits_3_and_names_a_damaged_shard(encoded: tuple[Path, Result],
         (("clips", "--size", "36"), 3, "clips of 36 pixels cannot be encoded: a latent cell is 8 x 8"),
         (("clips", "--frames", "99"), 3, "too short"),
         (("run.yaml", "--fps", "0"), 2, "0.0 is not in the range x>0"),
+        (("run.yaml", "--share", "3/2"), 2, "'3/2' is not K/N with K from 1 to N"),
     ],
 )
 def test_faults_are_named_with_their_exit_code(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_a_killed_run_ends_in_the_same_bytes_and_keeps_finished_shards(
     (folder / ".clips-00002.safetensors.77.abc").write_bytes(b"half")  # what a kill inside a write leaves
     encode_shards(folder, SOURCE, encoders, options=FLOAT32)
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
+    assert contents(folder) == contents(shards)
+
+
+def test_shares_fill_one_folder_to_the_same_bytes(shards: Path, encoders: LearnedEncoders, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    second, first = (
+        encode_shards(folder, SOURCE, encoders, options=replace(FLOAT32, share=(share, 2))) for share in (2, 1)
+    )
+    assert second is None
+    assert first == read_index(shards)
     assert contents(folder) == contents(shards)
 
 
