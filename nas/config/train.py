@@ -23,10 +23,15 @@ from nas.training.options import (
 
 
 class ProceduralData(Section):
-    """The project's own captioned clips, made in memory; for the space ``tiny``."""
+    """The project's own captioned clips, for the space ``tiny``.
+
+    ``clips`` of them are made once and kept in memory; with ``fresh`` none is kept, each is drawn by its number when a
+    step wants it, so ``clips`` may be as many as all steps together see.
+    """
 
     type: Literal["procedural"] = "procedural"
     clips: Count = 8192
+    fresh: bool = False
 
 
 class ShardsData(Section):

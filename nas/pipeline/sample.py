@@ -11,11 +11,20 @@ from nas.core.files import read_json
 from nas.core.schema import check_schema
 from nas.export.packaged import PackagedDenoiser
 from nas.pipeline.context import find_run
-from nas.training.encoders import load_encoders
+from nas.training.encoders import CODEC_FILE, load_encoders
 from nas.training.evaluation import held_out_attributes
 from nas.training.noise import FIXED_TIMES
-from nas.training.pipeline import MODEL_INDEX, VideoPipeline, generate_clips, load_pipeline, make_pipeline, on_device
+from nas.training.pipeline import (
+    MODEL_INDEX,
+    VideoPipeline,
+    generate_clips,
+    load_pipeline,
+    make_pipeline,
+    on_device,
+    save_pipeline,
+)
 from nas.training.sampling import sampling_times
+from nas.training.shards import read_index
 from nas.training.stage import load_kit
 from nas.training.vbench import (
     CUSTOM_DIMENSIONS,
@@ -31,6 +40,7 @@ from nas.training.video_files import write_clip
 
 if TYPE_CHECKING:
     from nas.core.protocols import Progress
+    from nas.training.stage import StageResult
 
 PIPELINE = "pipeline"
 # Stages whose networks sample in the few fixed times; others as the teacher is judged, TRAINING section 2.
@@ -161,6 +171,27 @@ def evaluate_with_vbench(request: VBenchRequest, *, progress: Progress) -> dict[
     if not request.videos_only:
         facts["scores"] = score_videos(request.out, suite, dimensions=dimensions, device=request.device)
     return facts
+
+
+def write_pipeline(result: StageResult, folder: Path, *, times: tuple[float, ...], shards: Path | None) -> None:
+    """Keep a trained stage as a pipeline.
+
+    Args:
+        result: The stage; one before the few steps is kept with the teacher's steps and guidance.
+        folder: Where.
+        times: Of the few steps.
+        shards: Folder of the training data where that was encoded beforehand; fitted encoders are taken from it, of
+            pretrained ones only the identity is kept.
+    """
+    few = result.stage in FEW_STEP_STAGES
+    save_pipeline(
+        result.kit,
+        folder,
+        times=times if few else sampling_times(_TEACHER_STEPS)[:-1],
+        guidance=1.0 if few else _TEACHER_GUIDANCE,
+        encoder=read_index(shards).encoder if shards is not None else None,
+        encoders=load_encoders(shards) if shards is not None and (shards / CODEC_FILE).is_file() else None,
+    )
 
 
 def open_pipeline(

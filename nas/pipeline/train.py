@@ -14,10 +14,11 @@ from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 from nas.models.weights import load_image_weights
 from nas.pipeline.context import present
+from nas.pipeline.sample import PIPELINE, write_pipeline
 from nas.pipeline.train_choice import chosen_network
 from nas.quality.supernet import load_supernet, make_supernet
 from nas.training.compatibility import require_same_world
-from nas.training.data import make_latent_clips
+from nas.training.data import ProceduralClips, TrainingClips, make_latent_clips
 from nas.training.held_out import ClipRange
 from nas.training.noise import FIXED_TIMES, few_step_times
 from nas.training.options import RecipeOptions
@@ -27,13 +28,12 @@ from nas.training.shards import ShardedClips
 from nas.training.stage import Kit, StageResult, load_kit
 
 if TYPE_CHECKING:
-    from nas.config.train import ShardsData, TrainSection
+    from nas.config.train import ProceduralData, ShardsData, TrainSection
     from nas.core.architecture import Architecture
     from nas.core.protocols import Progress
     from nas.pipeline.choice import Chosen
     from nas.pipeline.context import Context
     from nas.quality.supernet import Supernet
-    from nas.training.data import TrainingClips
     from nas.training.recipe import RecipeResult
 
 
@@ -83,6 +83,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     )
     if is_main() and result.final.stage != "teacher":
         _record(own, selected.architecture, result)
+        shards = Path(section.data.path) if section.data.type == "shards" else None
+        write_pipeline(result.final, own / PIPELINE, times=times, shards=shards)
     what = f"trained for {selected.point.text}; " if selected.point.text else ""
     return f"{what}{selected.digest}: {_figures(result, few_steps=len(times))}"
 
@@ -104,7 +106,7 @@ def prepare(selected: Chosen, section: TrainSection) -> Material:
     if section.data.type == "shards":
         material = _with_shards(context, architecture, section.data)
     else:
-        material = _with_procedural(context, architecture, section.data.clips, taught)
+        material = _with_procedural(context, architecture, section.data, taught)
     if section.image_weights is not None:
         for network in (material.teacher.denoiser, material.student):
             load_image_weights(cast("VideoUNet", network), Path(section.image_weights))
@@ -117,7 +119,9 @@ def prepare(selected: Chosen, section: TrainSection) -> Material:
     return replace(material, teacher=kit, taught=result)
 
 
-def _with_procedural(context: Context, architecture: Architecture, count: int, taught: Kit | None) -> Material:
+def _with_procedural(
+    context: Context, architecture: Architecture, procedural: ProceduralData, taught: Kit | None
+) -> Material:
     """Our own clips: with a supernet both networks start from their layers in it, otherwise from fresh weights.
 
     Captions and codec of a teacher that was trained elsewhere go before the fresh ones.
@@ -137,14 +141,13 @@ def _with_procedural(context: Context, architecture: Architecture, count: int, t
         kit = make_supernet(context.space, seed=seed)
         teacher, student = _fresh(context, architecture)
     kit = (taught or kit).with_denoiser(teacher).with_clips(frames=scenario.frames, size=scenario.height)
-    data = make_latent_clips(
-        count,
-        codec=kit.own_codec,
-        captions=kit.captions,
-        seed=context.config.run.seed,
-        frames=scenario.frames,
-        size=scenario.height,
-    )
+    data: TrainingClips
+    seed, frames, size = context.config.run.seed, scenario.frames, scenario.height
+    count, codec = procedural.clips, kit.own_codec
+    if procedural.fresh:
+        data = ProceduralClips(count=count, codec=codec, captions=kit.captions, seed=seed, frames=frames, size=size)
+    else:
+        data = make_latent_clips(count, codec=codec, captions=kit.captions, seed=seed, frames=frames, size=size)
     return Material(teacher=kit, student=student, data=data)
 
 

@@ -43,7 +43,7 @@ def source_encoders(source: ClipSource, backbone: BackboneSpec, *, seed: int) ->
 
     Args:
         source: The clips; some of them, evenly spread, are read to fit the codec.
-        backbone: Gives patch, channels and text width; captions get as many tokens as the longest has words.
+        backbone: Gives patch, channels, text width and the number of tokens, more where a caption has more words.
         seed: Of the words' vectors.
 
     Raises:
@@ -54,7 +54,9 @@ def source_encoders(source: ClipSource, backbone: BackboneSpec, *, seed: int) ->
     longest = max((len(caption.split()) for caption in captions), default=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = CaptionEncoder(vocabulary=words, width=backbone.text_width, num_tokens=max(longest, 1))
+        encoder = CaptionEncoder(
+            vocabulary=words, width=backbone.text_width, num_tokens=max(longest, backbone.text_tokens)
+        )
     patch = backbone.latent_downsampling
     codec = fit_codec_to(_some_frames(source, patch=patch), patch=patch, channels=backbone.latent_channels)
     return LearnedEncoders(codec, encoder)

@@ -303,11 +303,14 @@ def save_pipeline(
     guidance: float = 1.0,
     fps: float = 8.0,
     encoder: "Mapping[str, Any] | None" = None,
+    encoders: "ClipEncoders | None" = None,
 ) -> None:
-    """Write ``make_pipeline`` to ``folder``, whole or not at all; an older one there is replaced."""
+    """Write ``make_pipeline``, with ``encoders`` where the kit has none, to ``folder``; an older one is replaced."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     made = make_pipeline(kit, times=times, sampler=sampler, guidance=guidance, fps=fps, encoder=encoder)
+    if encoders is not None:
+        made.give_encoders(encoders)
     made.save_pretrained(draft, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,15 @@ from nas.core.schema import with_schema
 from nas.models.build import build_denoiser
 from nas.models.caption import CaptionEncoder, StoredCaptions
 from nas.pipeline.context import open_run
+from nas.pipeline.sample import open_pipeline, write_pipeline
 from nas.training.clips import VOCABULARY
 from nas.training.codec import fit_codec
 from nas.training.encoders import LearnedEncoders
-from nas.training.pipeline import save_pipeline
-from nas.training.stage import Kit, save_kit
+from nas.training.pipeline import generate_clips, load_pipeline, make_pipeline, save_pipeline
+from nas.training.shard_writer import ShardOptions, encode_shards
+from nas.training.shards import ShardedClips
+from nas.training.sources import ProceduralSource
+from nas.training.stage import Kit, StageResult, save_kit
 from nas.training.video_files import ClipFormat, read_video
 
 if TYPE_CHECKING:
@@ -117,6 +122,29 @@ def test_a_run_with_several_networks_wants_one_named(run: Path, tmp_path: Path) 
     unexported = invoke(*arguments, "--architecture", "bb", "--exported")
     assert unexported.exit_code == 3
     assert "network bb22 has no exported package" in unexported.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "guidance"), [("adversarial", 3, 1.0), ("progressive", 3, 1.0), ("distillation", 25, 3.0)]
+)
+def test_a_trained_stage_is_kept_with_the_steps_it_is_for(
+    untrained: Kit, tmp_path: Path, stage: str, steps: int, guidance: float
+) -> None:
+    result = StageResult(stage=stage, folder=tmp_path, kit=untrained, steps=1, loss=0.0, seconds=0.0, reused=False)
+    write_pipeline(result, tmp_path / "pipeline", times=(1.0, 0.6, 0.2), shards=None)
+    kept = load_pipeline(tmp_path / "pipeline").settings
+    assert (len(kept.times), kept.guidance) == (steps, guidance)
+
+
+def test_a_stage_of_shards_is_kept_with_their_fitted_encoders(untrained: Kit, tmp_path: Path) -> None:
+    encoders = LearnedEncoders(untrained.codec, untrained.captions)  # type: ignore[arg-type]  # made above
+    source = ProceduralSource(count=2, seed=0, frames=8, size=32)
+    encode_shards(tmp_path / "shards", source, encoders, options=ShardOptions())
+    kit = replace(untrained, captions=ShardedClips(tmp_path / "shards").captions(), codec=None)
+    result = StageResult(stage="trajectory", folder=tmp_path, kit=kit, steps=1, loss=0.0, seconds=0.0, reused=False)
+    write_pipeline(result, tmp_path / "pipeline", times=(1.0, 0.5), shards=tmp_path / "shards")
+    wanted = generate_clips(make_pipeline(untrained, times=(1.0, 0.5)), [CAPTION], first_seed=0)
+    assert np.array_equal(generate_clips(open_pipeline(tmp_path / "pipeline"), [CAPTION], first_seed=0), wanted)
 
 
 @pytest.mark.parametrize(
