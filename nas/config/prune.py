@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from nas.config.document import Document, apply_overrides, read_document
 from nas.config.run import DeviceSection, RunSection, ScenarioSection, over_defaults
 from nas.config.section import Count, Positive, Section
+from nas.config.train import ShardsData
 from nas.config.validation import validate
 from nas.training.options import (
     DistillationOptions,
@@ -30,8 +31,8 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 class SourceSection(Section):
     """The network to prune: a name of ``search_spaces.sources``, and where its weights are.
 
-    ``weights`` is a diffusers folder or one safetensors file of SD v1.5's layout. Without it the network is trained
-    here, which only the toy can be.
+    ``weights`` is a diffusers folder or one safetensors file of SD v1.5's layout. With procedural data the network is
+    trained on from there, or from fresh weights; with shards it is taken as it is.
     """
 
     name: str
@@ -71,7 +72,8 @@ class PruneConfig(Section):
     ``scores`` is a JSON file of loss rises by unit (``{"down_blocks.0.attentions.0": 0.01, …}``, or with
     ``{"mean": …, "standard_error": …}``) from elsewhere: then nothing is trained or measured, and only the choice is
     made. ``method`` ``best`` makes both choices and takes the one whose measured rise is smaller. ``predictor`` is a
-    calibrated predictor's run directory or file; the device's uncalibrated prior counts without one.
+    calibrated predictor's run directory or file; the device's uncalibrated prior counts without one. Of the clips in
+    ``data`` single frames are used, or the images that shards hold beside clips.
     """
 
     run: RunSection
@@ -84,7 +86,7 @@ class PruneConfig(Section):
     method: Literal["greedy", "exact", "best"] = "best"
     per_round: Count = 1
     exchanges: Annotated[int, Field(ge=0)] = 24
-    data: ProceduralImages = ProceduralImages()
+    data: Annotated[ProceduralImages | ShardsData, Field(discriminator="type")] = ProceduralImages()
     teacher: TeacherOptions = TeacherOptions(loop=LoopOptions(steps=1200), noise=_IMAGES)
     robust: RobustOptions = RobustOptions()
     importance: ImportanceOptions = ImportanceOptions()

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nas.core.errors import CheckpointError, Problem
+from nas.core.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,8 +94,8 @@ def find_unet_file(path: Path) -> Path:
 def load_image_weights(model: VideoUNet, path: Path) -> WeightReport:
     """Copy the spatial weights of an SD v1.5 UNet into the backbone of ``model``; temporal layers stay as they are.
 
-    The layouts of diffusers and of the original release (``model.diffusion_model.``) are read. Nothing is copied
-    unless everything fits.
+    The layouts of diffusers and of the original release (``model.diffusion_model.``) are read, and networks that were
+    pruned here, whose folder says which block of the source each of theirs is. Nothing is copied unless all fits.
 
     Args:
         model: Video UNet; its backbone names the source of every module.
@@ -107,7 +108,7 @@ def load_image_weights(model: VideoUNet, path: Path) -> WeightReport:
     file = find_unet_file(path)
     try:
         with safe_open(file, framework="pt") as tensors:
-            return _copy(model, file, tensors)
+            return _copy(model, file, tensors, pruned=_pruned_names(file))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be read as safetensors: {error}", hint="the file is damaged; fetch it again"
@@ -141,8 +142,23 @@ def _source_modules(model: VideoUNet) -> Iterator[tuple[str, str]]:
             yield f"{ours}.{stage.resample}samplers.0.", f"{stage.resample_source}."
 
 
-def _copy(model: VideoUNet, file: Path, tensors: Any) -> WeightReport:
-    names = _diffusers_names(file, list(tensors.keys()))
+def _pruned_names(file: Path) -> dict[str, str] | None:
+    """Key in the unpruned UNet → key in the file, of a network that was saved by us; None for any other."""
+    config = file.with_name("config.json")
+    if not config.is_file():
+        return None
+    data = read_json(config)
+    if not isinstance(data, dict) or data.get("_class_name") != "VideoUNet":
+        return None
+    from nas.models.unet import VideoUNet
+
+    with torch.device("meta"):
+        saved = VideoUNet(**{name: data[name] for name in ("space", "choices", "backbone")})
+    return {source: key for key, source in source_keys(saved).items()}
+
+
+def _copy(model: VideoUNet, file: Path, tensors: Any, *, pruned: Mapping[str, str] | None) -> WeightReport:
+    names = pruned if pruned is not None else _diffusers_names(file, list(tensors.keys()))
     shapes = {key: tuple(tensors.get_slice(name).get_shape()) for key, name in names.items()}
     parameters = dict(model.named_parameters())
     wanted = source_keys(model)

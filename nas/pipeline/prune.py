@@ -46,9 +46,12 @@ from search_spaces.sources import SOURCES, get_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from nas.config.prune import PruneConfig
+    from nas.config.prune import ProceduralImages, PruneConfig
+    from nas.config.train import ShardsData
     from nas.core.protocols import Progress
     from nas.models.unet import VideoUNet
+    from nas.training.data import LatentClips, TrainingClips
+    from nas.training.held_out import ClipRange
     from nas.training.importance import RemovalLoss
     from nas.training.pruning_choice import Measure
     from nas.training.stage import Kit
@@ -65,12 +68,19 @@ def check_prune(config: PruneConfig) -> None:
     found = [f"device.{key}: {message}" for key, message in device_faults(config.device)]
     if config.source.name not in SOURCES:
         found.append(f"source.name: {config.source.name!r} is none of {', '.join(sorted(SOURCES))}")
-    elif config.scores is None and config.source.name != "toy_image":
+    elif config.scores is None and config.source.weights is None and config.data.type == "shards":
         found.append(
-            f"scores: removals from {config.source.name!r} can be measured only where its weights and latents of images "
-            "are; fresh weights would give rises that mean nothing. Give a file of scores"
+            "source.weights: no network is trained on shards here, and removals from fresh weights would give rises "
+            "that mean nothing; give SD v1.5's weights, or a file of scores"
         )
-    for path, name in ((config.source.weights, "source.weights"), (config.scores, "scores")):
+    elif config.scores is None and config.source.name != "toy_image" and config.data.type == "procedural":
+        found.append(
+            f"data: {config.source.name!r} needs latents of its own VAE, the procedural clips are the toy's; give "
+            "source.weights and `data: {type: shards, path: DIR}`, or a file of scores: removals from fresh weights "
+            "would give rises that mean nothing"
+        )
+    shards = config.data.path if config.data.type == "shards" else None
+    for path, name in ((config.source.weights, "source.weights"), (config.scores, "scores"), (shards, "data.path")):
         if path is not None and not Path(path).exists():
             found.append(f"{name}: does not exist, got {path!r}")
     if config.distillation.start_from_teacher:
@@ -200,8 +210,8 @@ def read_scores(path: Path, source: SourceUNet) -> dict[str, LossRise]:
     missing, unknown = sorted(set(wanted) - set(data)), sorted(set(data) - set(wanted))
     if missing or unknown:
         raise InputError(
-            f"{path}: of the units of {source.name} {len(missing)} are missing {missing[:4]}, {len(unknown)} are unknown "
-            f"{unknown[:4]}",
+            f"{path}: of the units of {source.name} {len(missing)} are missing {missing[:4]}, "
+            f"{len(unknown)} are unknown {unknown[:4]}",
             hint="`nas prune CONFIG --dry-run` lists the units",
         )
     return {name: _rise(data[name], where=f"{path}: {name}") for name in wanted}
@@ -277,19 +287,56 @@ def _teacher(
     streams: RandomStreams,
     *,
     progress: Callable[[str], Progress],
-) -> tuple[Kit, Any, Any]:
+) -> tuple[Kit, TrainingClips, TrainingClips]:
     """The whole network with its weights, clips to train on, and held-out clips."""
     import torch
 
     from nas.models.pruned import build_source
     from nas.models.weights import load_image_weights
-    from nas.training.data import make_latent_clips
-    from nas.training.stage import make_kit
-    from nas.training.teacher import train_teacher
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(streams.integer("source"))
         network = build_source(source)
+    if config.source.weights is not None:
+        load_image_weights(network, Path(config.source.weights))
+    if config.data.type == "shards":
+        return _with_shards(config.data, source, network)
+    return _with_procedural(config, config.data, folder, source, network, streams, progress=progress)
+
+
+def _with_shards(section: ShardsData, source: SourceUNet, network: VideoUNet) -> tuple[Kit, ClipRange, ClipRange]:
+    from nas.training.held_out import ClipRange
+    from nas.training.shards import ShardedClips
+    from nas.training.stage import Kit
+
+    clips = ShardedClips(Path(section.path))
+    frames, _, height, width = clips.latent_shape
+    shape = (frames, source.latent_channels, height, width)
+    clips.require(latent_shape=shape, text_width=source.text_width, network=source.name)
+    if len(clips) <= section.held_out:
+        raise InputError(
+            f"{section.path}: holds {len(clips)} clips, and data.held_out keeps {section.held_out} of them back",
+            hint="encode more clips, or lower data.held_out",
+        )
+    border = len(clips) - section.held_out
+    kit = Kit(denoiser=network, captions=clips.captions(), codec=None, latent_shape=shape)
+    return kit, ClipRange(clips=clips, first=0, end=border), ClipRange(clips=clips, first=border, end=len(clips))
+
+
+def _with_procedural(
+    config: PruneConfig,
+    section: ProceduralImages,
+    folder: Path,
+    source: SourceUNet,
+    network: VideoUNet,
+    streams: RandomStreams,
+    *,
+    progress: Callable[[str], Progress],
+) -> tuple[Kit, LatentClips, LatentClips]:
+    from nas.training.data import make_latent_clips
+    from nas.training.stage import make_kit
+    from nas.training.teacher import train_teacher
+
     kit = make_kit(
         network,
         text_width=source.text_width,
@@ -298,12 +345,9 @@ def _teacher(
         patch=source.latent_downsampling,
         seed=streams.integer("kit"),
     )
-    data = make_latent_clips(config.data.clips, codec=kit.own_codec, captions=kit.captions, seed=config.run.seed)
-    held_out = make_latent_clips(
-        config.data.held_out, codec=kit.own_codec, captions=kit.captions, seed=config.run.seed, split="held_out"
-    )
-    if config.source.weights is not None:
-        load_image_weights(network, Path(config.source.weights))
+    seed, codec = config.run.seed, kit.own_codec
+    data = make_latent_clips(section.clips, codec=codec, captions=kit.captions, seed=seed)
+    held_out = make_latent_clips(section.held_out, codec=codec, captions=kit.captions, seed=seed, split="held_out")
     train_teacher(
         kit,
         data,
@@ -328,7 +372,7 @@ def _removal_loss(
     source: SourceUNet,
     teacher: Kit,
     network: VideoUNet,
-    held_out: Any,
+    held_out: TrainingClips,
     streams: RandomStreams,
 ) -> RemovalLoss:
     from nas.training.importance import RemovalLoss

@@ -18,6 +18,7 @@ from nas.core.errors import CheckpointError, InputError, UnavailableError
 from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, with_schema
 from nas.models.tensors import read_tensors, write_tensors
+from nas.training.compatibility import require_weights_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,8 +98,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def read_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint:
+def read_checkpoint(path: Path, *, fingerprint: str, model: Mapping[str, Tensor] | None = None) -> Checkpoint:
     """Read one checkpoint.
+
+    ``model`` is what the weights must fit; where they do not, a refusal says how they differ.
 
     Raises:
         CheckpointError: A part is missing or damaged, or it belongs to a stage with other options, data or seed.
@@ -112,6 +115,9 @@ def read_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint:
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}", hint=_remove_hint(path)) from error
     if found != fingerprint:
+        if model is not None:
+            stored = {name: value for file in files["model"] for name, value in read_tensors(path / file)[0].items()}
+            require_weights_fit(stored, model, what=str(path))
         raise CheckpointError(
             f"{path}: belongs to a stage with other options, network, data or seed",
             hint="choose another folder, or remove this one to train afresh",

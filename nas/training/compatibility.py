@@ -49,21 +49,21 @@ def require_same_world(student: nn.Module, teacher: nn.Module, *, latent_shape: 
         )
 
 
-def require_weights_fit(found: Mapping[str, Tensor], module: nn.Module, *, what: str) -> None:
-    """Check names and shapes of stored weights against a network.
+def require_weights_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, what: str) -> None:
+    """Check names and shapes of stored weights against those of a network.
 
     Raises:
         CheckpointError: With what is missing, unknown or of another shape.
     """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    needed = {name: tuple(value.shape) for name, value in wanted.items()}
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     lists = {
-        "missing": sorted(set(wanted) - set(shapes)),
-        "unknown": sorted(set(shapes) - set(wanted)),
+        "missing": sorted(set(needed) - set(shapes)),
+        "unknown": sorted(set(shapes) - set(needed)),
         "of another shape": [
-            f"{name} {shapes[name]}, needs {wanted[name]}"
-            for name in sorted(set(wanted) & set(shapes))
-            if shapes[name] != wanted[name]
+            f"{name} {shapes[name]}, needs {needed[name]}"
+            for name in sorted(set(needed) & set(shapes))
+            if shapes[name] != needed[name]
         ],
     }
     parts = [

@@ -361,7 +361,8 @@ class TrainingRun:
         kept = list_checkpoints(self._folder)
         if not kept:
             return
-        checkpoint = read_checkpoint(kept[-1], fingerprint=self._fingerprint)
+        model = {f"{name}.{key}": value for name, own in self._tensors.items() for key, value in own.items()}
+        checkpoint = read_checkpoint(kept[-1], fingerprint=self._fingerprint, model=model)
         logger.info("stage %s goes on from step %d", self.stage, checkpoint.step)
         tensors, state = checkpoint.tensors, checkpoint.state
         try:

@@ -19,7 +19,7 @@ from nas.models.tensors import read_tensors
 from nas.training.acceleration import training_device
 from nas.training.clips import CLIP_FRAMES, CLIP_SIZE, VOCABULARY
 from nas.training.codec import PatchCodec, fit_codec
-from nas.training.ema import require_same_names
+from nas.training.compatibility import require_weights_fit
 from nas.training.loop import Phase, TrainingRun
 from nas.training.processes import is_main, join_processes, num_processes, wait_for_all
 
@@ -261,11 +261,8 @@ def load_weights(module: nn.Module | TextEncoder, path: Path) -> None:
     """
     module = cast("nn.Module", module)
     tensors, _ = read_tensors(path)
-    require_same_names(tensors, module.state_dict(), what=f"{path}: weights")
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit the network: {error}") from error
+    require_weights_fit(tensors, module.state_dict(), what=str(path))
+    module.load_state_dict(tensors)
 
 
 def _finished(stage: str, *, kit: Kit, folder: Path, fingerprint: str) -> StageResult:
@@ -276,6 +273,8 @@ def _finished(stage: str, *, kit: Kit, folder: Path, fingerprint: str) -> StageR
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}", hint="remove the folder to train afresh") from error
     if found != fingerprint:
+        weights = folder / "denoiser" / WEIGHTS
+        require_weights_fit(read_tensors(weights)[0], kit.denoiser.state_dict(), what=str(weights))
         raise CheckpointError(
             f"{path}: holds stage {body.get('stage')!r} trained with other options, network, data or seed",
             hint="choose another folder, or remove this one to train afresh",

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
+import search_spaces
 from nas.cli.main import main
 from nas.config.prune import load_prune
 from nas.core.errors import ConfigError, InputError
+from nas.models.build import build_denoiser
+from nas.models.pruned import build_source
 from nas.models.unet import VideoUNet
+from nas.models.weights import load_image_weights
 from nas.pipeline.context import open_run
 from nas.pipeline.prune import check_prune
 from nas.pipeline.prune_costs import latency_of, price_blocks, problem_of
 from search_spaces.plan import read_plan, write_plan
 from search_spaces.pruning import full_layout, image_workload, layout_without, removable_units
 from search_spaces.snapgen_v import snapgen_v_plan
-from search_spaces.sources import SD15_SOURCE
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from search_spaces.sources import SD15_SOURCE, TOY_SOURCE
+from tests.pipeline.test_training import write_shards
 
 TOY = """\
 run: {name: toy, directory: DIRECTORY}
@@ -30,7 +34,7 @@ source: {name: toy_image}
 scenario: {frames: 1, height: 32, width: 32}
 device: {name: iphone16_pro_max}
 budget: {parameters_ratio: 0.45, latency_ratio: 0.7}
-data: {clips: 64, held_out: 18}
+data: {type: procedural, clips: 64, held_out: 18}
 teacher: {loop: {steps: 2, batch_size: 4}}
 robust: {loop: {steps: 2, batch_size: 4}}
 importance: {batches: 2, batch_size: 4}
@@ -145,7 +149,8 @@ def test_latency_of_a_layout_is_that_of_its_own_workload(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("scores: DIRECTORY/scores.json\n", ""), "fresh weights would give rises that mean nothing"),
+        (("scores: DIRECTORY/scores.json\n", ""), "'sd15' needs latents of its own VAE"),
+        (("scores: DIRECTORY/scores.json\n", "data: {type: shards, path: x}\n"), "fresh weights would give rises"),
         (("name: sd15", "name: sd51"), "source.name: 'sd51' is none of sd15, toy_image"),
         (("name: iphone16_pro_max", "name: iphone61"), "device.name: unknown device 'iphone61'"),
         (("scores.json", "absent.json"), "scores: does not exist"),
@@ -187,6 +192,29 @@ def test_scores_of_other_units_are_refused(tmp_path: Path) -> None:
     result = nas("prune", str(write(tmp_path, SD15)))
     assert result.exit_code == 3
     assert "1 are missing ['level.3'], 1 are unknown ['level.9']" in result.stderr
+
+
+def test_weights_and_shards_are_pruned_without_training_the_source(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = build_source(TOY_SOURCE)
+    source.save_pretrained(tmp_path / "sd" / "unet")
+    write_shards(tmp_path / "shards", width=TOY_SOURCE.text_width, count=24)
+    text = TOY.replace("{name: toy_image}", "{name: toy_image, weights: DIRECTORY/sd}")
+    text = text.replace(
+        "{type: procedural, clips: 64, held_out: 18}", "{type: shards, path: DIRECTORY/shards, held_out: 8}"
+    )
+    result = nas("prune", str(write(tmp_path, text)), "--json")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "toy" / "teacher").exists()
+    report = json.loads(result.stdout)
+    plan = read_plan(Path(report["plan"]))
+    # The distilled network goes into the space of its plan, as image weights that need no renaming.
+    space = search_spaces.get("snapgen_v", plan)
+    video = build_denoiser(space, space.smallest())
+    copied = load_image_weights(video, Path(report["network"]))
+    assert copied.kept_parameters == plan.parameters
+    pruned = VideoUNet.from_pretrained(report["network"])
+    assert all(torch.equal(value, video.state_dict()[name]) for name, value in pruned.state_dict().items())
 
 
 # -- a run that reads a plan -------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from nas.training.multi_level import (
     scale_by_time,
     task_shares,
 )
-from nas.training.options import DistillationOptions, LoopOptions, NoiseOptions
+from nas.training.options import DistillationOptions, LoopOptions, NoiseOptions, TeacherOptions
 from nas.training.stage import Kit, load_kit
+from nas.training.teacher import train_teacher
 from nas.training.teacher_cache import TeacherCache
 from nas.training.teacher_targets import Drawn, FixedDraws, Teacher
 from search_spaces.backbone import Level, pruned_unet_stages
@@ -347,12 +348,28 @@ def test_clips_that_a_network_has_no_positions_for_are_refused(make_network: Mak
 
 def test_weights_of_another_architecture_are_named_with_their_shapes(make_network: MakeNetwork) -> None:
     with pytest.raises(CheckpointError) as caught:
-        require_weights_fit(wide_network(0).state_dict(), make_network(0), what="model.safetensors")
+        require_weights_fit(wide_network(0).state_dict(), make_network(0).state_dict(), what="model.safetensors")
     message = str(caught.value)
     assert "model.safetensors: weights of another architecture" in message
     assert "conv_in.bias (64,), needs (48,)" in message
     assert "missing (temporal_layers" in message
     assert "unknown (down_blocks.0.resnets.1" in message
+
+
+def test_folder_of_another_architecture_is_named_with_its_shapes(
+    kit: Kit, data: LatentClips, streams: RandomStreams, tmp_path: Path, kill_at: KillAt
+) -> None:
+    options, folder = TeacherOptions(loop=LOOP), tmp_path / "t"
+    with pytest.raises(InterruptedError):
+        train_teacher(kit, data, options=options, folder=folder, streams=streams, progress=kill_at(3))
+    other = kit.with_denoiser(wide_network(0))
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*another architecture: .*conv_in.bias \(48,\), needs"):
+        train_teacher(other, data, options=options, folder=folder, streams=streams)
+    train_teacher(kit, data, options=options, folder=folder, streams=streams)
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors: .*another architecture: .*conv_in.bias \(48,\), needs"
+    ):
+        train_teacher(other, data, options=options, folder=folder, streams=streams)
 
 
 def test_clip_errors_are_one_value_a_clip() -> None:
