@@ -33,7 +33,6 @@ from nas.training.pruning_choice import (
 )
 from search_spaces.plan import LatencyOrigin, PlannedUnit, PruningPlan, make_plan, write_plan
 from search_spaces.pruning import (
-    Layout,
     SourceUNet,
     Unit,
     full_layout,
@@ -46,15 +45,10 @@ from search_spaces.sources import SOURCES, get_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from nas.config.prune import ProceduralImages, PruneConfig
-    from nas.config.train import ShardsData
+    from nas.config.prune import PruneConfig
     from nas.core.protocols import Progress
     from nas.models.unet import VideoUNet
-    from nas.training.data import LatentClips, TrainingClips
-    from nas.training.held_out import ClipRange
-    from nas.training.importance import RemovalLoss
     from nas.training.pruning_choice import Measure
-    from nas.training.stage import Kit
 
 Report = dict[str, Any]
 
@@ -241,12 +235,14 @@ def _measured(
     say: Callable[[str], None],
 ) -> Report:
     from nas.models.pruned import build_pruned
+    from nas.pipeline.prune_networks import removal_loss, source_material
     from nas.training.pruning import distil_pruned, train_robustly
 
     streams = RandomStreams(config.run.seed)
-    teacher, data, held_out = _teacher(config, folder, source, streams, progress=progress)
+    teacher, data, held_out = source_material(config, folder, source, streams, progress=progress)
     metrics = folder / "metrics.jsonl"
-    robust = teacher.with_denoiser(_pruned(teacher, source, full_layout(source), name=f"{source.name}_robust"))
+    copy = build_pruned(cast("VideoUNet", teacher.denoiser), source, full_layout(source), name=f"{source.name}_robust")
+    robust = teacher.with_denoiser(copy)
     train_robustly(
         robust,
         teacher,
@@ -258,7 +254,7 @@ def _measured(
         metrics=metrics,
         progress=progress("robust training"),
     )
-    measure = _removal_loss(config, folder, source, teacher, cast("VideoUNet", robust.denoiser), held_out, streams)
+    measure = removal_loss(config, folder, source, teacher, cast("VideoUNet", robust.denoiser), held_out, streams)
     scores = score_units(source, measure, progress=progress("importance"))
     choices = choose(config, problem, scores, measure, progress=progress("choice"))
     origin = f"measured on {config.importance.batches} batches of {config.importance.batch_size} held-out images"
@@ -278,125 +274,6 @@ def _measured(
     )
     further = {"distillation_loss": distilled.loss, "network": str(folder / "distillation" / "denoiser")}
     return _finish(folder, config, problem, plan, choices, say=say, further=further)
-
-
-def _teacher(
-    config: PruneConfig,
-    folder: Path,
-    source: SourceUNet,
-    streams: RandomStreams,
-    *,
-    progress: Callable[[str], Progress],
-) -> tuple[Kit, TrainingClips, TrainingClips]:
-    """The whole network with its weights, clips to train on, and held-out clips."""
-    import torch
-
-    from nas.models.pruned import build_source
-    from nas.models.weights import load_image_weights
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(streams.integer("source"))
-        network = build_source(source)
-    if config.source.weights is not None:
-        load_image_weights(network, Path(config.source.weights))
-    if config.data.type == "shards":
-        return _with_shards(config.data, source, network)
-    return _with_procedural(config, config.data, folder, source, network, streams, progress=progress)
-
-
-def _with_shards(section: ShardsData, source: SourceUNet, network: VideoUNet) -> tuple[Kit, ClipRange, ClipRange]:
-    from nas.training.held_out import ClipRange
-    from nas.training.shards import ShardedClips
-    from nas.training.stage import Kit
-
-    clips = ShardedClips(Path(section.path))
-    frames, _, height, width = clips.latent_shape
-    shape = (frames, source.latent_channels, height, width)
-    clips.require(latent_shape=shape, text_width=source.text_width, network=source.name)
-    if len(clips) <= section.held_out:
-        raise InputError(
-            f"{section.path}: holds {len(clips)} clips, and data.held_out keeps {section.held_out} of them back",
-            hint="encode more clips, or lower data.held_out",
-        )
-    border = len(clips) - section.held_out
-    kit = Kit(denoiser=network, captions=clips.captions(), codec=None, latent_shape=shape)
-    return kit, ClipRange(clips=clips, first=0, end=border), ClipRange(clips=clips, first=border, end=len(clips))
-
-
-def _with_procedural(
-    config: PruneConfig,
-    section: ProceduralImages,
-    folder: Path,
-    source: SourceUNet,
-    network: VideoUNet,
-    streams: RandomStreams,
-    *,
-    progress: Callable[[str], Progress],
-) -> tuple[Kit, LatentClips, LatentClips]:
-    from nas.training.data import make_latent_clips
-    from nas.training.stage import make_kit
-    from nas.training.teacher import train_teacher
-
-    kit = make_kit(
-        network,
-        text_width=source.text_width,
-        text_tokens=source.text_tokens,
-        latent_channels=source.latent_channels,
-        patch=source.latent_downsampling,
-        seed=streams.integer("kit"),
-    )
-    seed, codec = config.run.seed, kit.own_codec
-    data = make_latent_clips(section.clips, codec=codec, captions=kit.captions, seed=seed)
-    held_out = make_latent_clips(section.held_out, codec=codec, captions=kit.captions, seed=seed, split="held_out")
-    train_teacher(
-        kit,
-        data,
-        options=config.teacher,
-        folder=folder / "teacher",
-        streams=streams,
-        metrics=folder / "metrics.jsonl",
-        progress=progress("teacher"),
-    )
-    return kit, data, held_out
-
-
-def _pruned(teacher: Kit, source: SourceUNet, layout: Layout, *, name: str) -> VideoUNet:
-    from nas.models.pruned import build_pruned
-
-    return build_pruned(cast("VideoUNet", teacher.denoiser), source, layout, name=name)
-
-
-def _removal_loss(
-    config: PruneConfig,
-    folder: Path,
-    source: SourceUNet,
-    teacher: Kit,
-    network: VideoUNet,
-    held_out: TrainingClips,
-    streams: RandomStreams,
-) -> RemovalLoss:
-    from nas.training.importance import RemovalLoss
-    from nas.training.stage import describe_weights, fingerprint_of
-
-    fingerprint = fingerprint_of(
-        teacher=describe_weights(teacher.denoiser),
-        network=describe_weights(network),
-        data=held_out.description,
-        options=config.importance,
-        noise=config.robust.noise,
-        seed=streams.seed,
-    )
-    return RemovalLoss(
-        network,
-        teacher,
-        source,
-        held_out,
-        options=config.importance,
-        noise=config.robust.noise,
-        streams=streams,
-        journal=folder / "removals.jsonl",
-        fingerprint=fingerprint,
-    )
 
 
 def _claim(config: PruneConfig) -> Path:
