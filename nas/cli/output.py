@@ -32,13 +32,15 @@ class TerminalProgress:
         self._terminal = sys.stderr.isatty()
         self._started = time.monotonic()
         self._first_done: int | None = None
+        self._last_done, self._total = 0, 0
         self._last = -1e9
 
     def update(self, done: int, total: int, message: str = "") -> None:
         """Show ``done`` of ``total`` with the expected remaining time."""
         now = time.monotonic()
-        if self._first_done is None:
+        if self._first_done is None or total != self._total or done < self._last_done:  # other work begins
             self._first_done, self._started = done, now
+        self._last_done, self._total = done, total
         interval = _TERMINAL_INTERVAL_S if self._terminal else _LOG_INTERVAL_S
         if self._quiet or (now - self._last < interval and done < total):
             return
@@ -54,7 +56,20 @@ class TerminalProgress:
         steps = done - (self._first_done or 0)
         if steps <= 0 or done >= total:
             return ""
-        return f" · {(now - self._started) / steps * (total - done):.0f} s left"
+        return f" · {_duration((now - self._started) / steps * (total - done))} left"
+
+
+def _duration(seconds: float) -> str:
+    """Words for a time: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def _columns() -> int:

@@ -83,13 +83,13 @@ def train(
 
 def _part(run: str, overrides: tuple[str, ...], choice: TrainChoice, *, console: Console) -> None:
     from nas.pipeline.context import open_run
-    from nas.pipeline.stages import perform_part, summary
+    from nas.pipeline.stages import perform_part
 
     context = replace(open_run(run, overrides=overrides), train_choice=choice)
     with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
-        perform_part(context, "train", progress=console.progress, say=console.say)
-    data = summary(context)
-    console.result(data, "\n".join(data["lines"]))
+        text = perform_part(context, "train", progress=console.progress, say=console.say)
+    directory = str(context.directory.path)
+    console.result({"directory": directory, "only": choice.only, "result": text}, f"{directory}\n{text}")
 
 
 def _together(run: str, overrides: tuple[str, ...], choice: TrainChoice, *, force: bool, console: Console) -> None:

@@ -117,8 +117,11 @@ def perform(
 
 def perform_part(
     context: Context, name: str, *, progress: Callable[[str], Progress], say: Callable[[str], None]
-) -> None:
+) -> str:
     """Do part of a stage, as ``context`` says, in its folder; its state stays as it is. The caller holds the lock.
+
+    Returns:
+        One line for people.
 
     Raises:
         InputError: A stage that is read is missing or damaged.
@@ -135,7 +138,7 @@ def perform_part(
         _clear(folder)
     folder.mkdir(exist_ok=True)
     say(f"run directory: {context.directory.path}")
-    say(f"{name}: {stage.function()(context, folder, progress(name))}")
+    return stage.function()(context, folder, progress(name))
 
 
 def extend_profile(context: Context, plan: ProfilePlan, *, progress: Progress) -> str:

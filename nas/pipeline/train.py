@@ -14,15 +14,17 @@ from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 from nas.models.weights import load_image_weights
 from nas.pipeline.context import present
+from nas.pipeline.memory_plan import plan
 from nas.pipeline.sample import PIPELINE, write_pipeline
 from nas.pipeline.train_choice import chosen_network
 from nas.quality.supernet import load_supernet, make_supernet
+from nas.training.acceleration import training_device
 from nas.training.compatibility import require_same_world
 from nas.training.data import ProceduralClips, TrainingClips, make_latent_clips
 from nas.training.held_out import ClipRange
 from nas.training.noise import FIXED_TIMES, few_step_times
 from nas.training.options import RecipeOptions
-from nas.training.processes import is_main, tell_all
+from nas.training.processes import is_main, num_processes, tell_all
 from nas.training.recipe import train_model
 from nas.training.shards import ShardedClips
 from nas.training.stage import Kit, StageResult, load_kit
@@ -63,8 +65,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         tell_all(str(context.directory.path))  # those that follow wait for it, see nas.pipeline.together
     section = present(context.config.train, "train")
     selected = chosen_network(context, context.train_choice.architecture or section.architecture)
-    material = prepare(selected, section)
     own = folder / selected.digest
+    require_memory(selected, section, own, only=context.train_choice.only)
+    material = prepare(selected, section)
     # Steps that the search chose are the student's; without that it is the recipe's four-step model, as published.
     times = few_step_times(selected.point.denoising_steps or len(FIXED_TIMES))
     only = context.train_choice.only
@@ -87,6 +90,24 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         write_pipeline(result.final, own / PIPELINE, times=times, shards=shards)
     what = f"trained for {selected.point.text}; " if selected.point.text else ""
     return f"{what}{selected.digest}: {_figures(result, few_steps=len(times))}"
+
+
+def require_memory(selected: Chosen, section: TrainSection, own: Path, *, only: str | None) -> None:
+    """Hold every stage's step against the memory of the GPU, if there is one, and keep the plan beside the training.
+
+    Raises:
+        UnavailableError: A step needs more than ``train.gpu_memory_gb`` or the GPU has; with what would lower it.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    there_gb = torch.cuda.get_device_properties(training_device()).total_memory / 1e9
+    limit_gb = min(section.gpu_memory_gb, there_gb)
+    planned = plan(selected, section, limit_gb=limit_gb, processes=num_processes(), only=only)
+    if is_main():
+        write_json(own / "memory_plan.json", with_schema("memory_plan", 1, planned.data()))
+    planned.require_fits()
 
 
 def recipe_options(section: TrainSection) -> RecipeOptions:

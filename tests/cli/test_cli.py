@@ -166,3 +166,21 @@ def test_progress_off_a_terminal_is_a_line_at_start_and_end(capsys: pytest.Captu
 def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     TerminalProgress("search", quiet=True).update(10, 10)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(45.4, "45 s"), (119.0, "119 s"), (600.0, "10 min"), (12_000.0, "3 h 20 min"), (187_200.0, "2 d 4 h")],
+)
+def test_remaining_time_is_of_the_work_at_hand_in_the_largest_units(
+    seconds: float, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 0.0, 100.0, 100.0 + seconds])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = TerminalProgress("train", quiet=False)
+    progress.update(7, 9)  # other work, which took long
+    progress.update(0, 2)
+    progress.update(1, 2)
+    remaining = progress._remaining(1, 2, 100.0 + seconds)
+    assert remaining == f" · {words} left"
+    assert capsys.readouterr().err.splitlines()[0] == "train: 7/9"

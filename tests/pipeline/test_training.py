@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nas.config.run import load_run
-from nas.core.errors import ConfigError, InputError
+from nas.core.errors import ConfigError, InputError, UnavailableError
 from nas.core.files import sha256_path, write_json
 from nas.core.protocols import SilentProgress
 from nas.core.schema import with_schema
@@ -56,10 +56,8 @@ def begin(folder: Path, data: str = PROCEDURAL, change: tuple[str, str] = ("", "
 
 def alone(context: Context, stage: str) -> str:
     """Run one stage alone and return what was said of it."""
-    said: list[str] = []
     part = replace(context, train_choice=TrainChoice(only=stage))
-    perform_part(part, "train", progress=lambda _: SilentProgress(), say=said.append)
-    return said[-1]
+    return perform_part(part, "train", progress=lambda _: SilentProgress(), say=lambda _: None)
 
 
 def write_shards(folder: Path, *, shape: tuple[int, ...] = (8, 16, 4, 4), width: int = 64, count: int = 8) -> None:
@@ -197,3 +195,19 @@ def test_plan_of_a_run_with_a_part_done_says_it_is_to_do(tmp_path: Path) -> None
     context = begin(tmp_path)
     (row,) = plan(context.config, context.directory, ("train",))
     assert row["text"] == "pending, to do"
+
+
+def test_gpu_too_small_for_a_step_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Properties:
+        total_memory = 1_000_000_000
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
+    monkeypatch.setattr("nas.pipeline.train.training_device", lambda: torch.device("cpu"))
+    context = begin(tmp_path, "{type: shards, path: nowhere}")
+    with pytest.raises(UnavailableError, match=r"too little GPU memory: of 1 GB a step needs teacher 1\.5 GB"):
+        alone(context, "teacher")
+    (written,) = context.path("train").glob("*/memory_plan.json")
+    assert [step["stage"] for step in json.loads(written.read_text())["stages"]] == ["teacher"]
