@@ -23,7 +23,7 @@ from nas.training.compatibility import require_same_world
 from nas.training.data import ProceduralClips, TrainingClips, make_latent_clips
 from nas.training.held_out import ClipRange
 from nas.training.noise import FIXED_TIMES, few_step_times
-from nas.training.options import RecipeOptions
+from nas.training.options import MAIN_STAGES, RecipeOptions
 from nas.training.processes import is_main, num_processes, tell_all
 from nas.training.recipe import train_model
 from nas.training.shards import ShardedClips
@@ -84,7 +84,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         held_out=material.held_out,
         taught=material.taught,
     )
-    if is_main() and result.final.stage != "teacher":
+    if is_main() and _is_the_model(own, result.final.stage):
         _record(own, selected.architecture, result)
         shards = Path(section.data.path) if section.data.type == "shards" else None
         write_pipeline(result.final, own / PIPELINE, times=times, shards=shards)
@@ -198,6 +198,14 @@ def _fresh(context: Context, architecture: Architecture) -> tuple[VideoUNet, Vid
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.streams.integer("fresh-weights"))
         return build_denoiser(context.space, context.space.largest()), build_denoiser(context.space, architecture)
+
+
+def _is_the_model(own: Path, stage: str) -> bool:
+    """Whether a stage's network is the run's so far: no teacher, no baseline, and no later stage is finished."""
+    if stage not in MAIN_STAGES[1:]:
+        return False
+    later = MAIN_STAGES[[*MAIN_STAGES].index(stage) + 1 :]
+    return not any((own / name / "stage.json").is_file() for name in later)
 
 
 def _record(own: Path, architecture: Architecture, result: RecipeResult) -> None:

@@ -8,7 +8,6 @@ there, workspaces and fragmentation are in ``OVERHEAD_BYTES`` only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +20,8 @@ from nas.training.live_memory import LiveMemory
 from nas.training.processes import BLOCKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from nas.models.unet import VideoUNet
     from nas.training.options import LoopOptions
 

@@ -106,7 +106,7 @@ def test_a_stage_alone_names_every_stage_it_lacks(tmp_path: Path) -> None:
 def test_stages_run_one_at_a_time_from_what_is_on_disk(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards")
     context = begin(tmp_path, f"{{type: shards, path: {tmp_path / 'shards'}, held_out: 3}}")
-    for stage in ("teacher", "distillation", "consistency", "trajectory", "adversarial"):
+    for stage in ("teacher", "distillation", "trajectory", "adversarial", "consistency"):
         assert f"{stage}, loss on held-out clips" in alone(context, stage)
         assert context.directory.state("train") == "pending"
     (folder,) = (path for path in context.path("train").iterdir() if path.is_dir())
