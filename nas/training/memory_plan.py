@@ -16,13 +16,13 @@ import torch.nn.functional as F  # the customary name
 from torch import Tensor, nn
 
 from nas.models.discriminator import VideoDiscriminator, feature_channels
+from nas.models.unet import VideoUNet
 from nas.training.live_memory import LiveMemory
 from nas.training.processes import BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nas.models.unet import VideoUNet
     from nas.training.options import LoopOptions
 
 # CUDA context, cuBLAS and cuDNN workspaces (ours, a round figure; not measured).
