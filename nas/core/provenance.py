@@ -20,6 +20,7 @@ PACKAGES = (
     "diffusers",
     "ray",
     "accelerate",
+    "av",
     "scikit-learn",
     "scipy",
     "pydantic",

@@ -158,7 +158,7 @@ def _source(request: EncodeRequest) -> tuple[ClipSource, BackboneSpec]:
     count = request.clips or (section.clips if section is not None and section.type == "procedural" else None)
     if count is None:
         raise ConfigError(
-            f"{request.source}: has no train section that says how many clips", hint="add --clips N to the command"
+            f"{request.source}: does not say how many procedural clips", hint="add --clips N to the command"
         )
     source = ProceduralSource(
         count=count,

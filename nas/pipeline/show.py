@@ -232,8 +232,21 @@ def examine_machine() -> list[dict[str, Any]]:
         _row("export to Core ML", coreml, "coremltools is installed" if coreml else "pip install coremltools"),
         _row("build and export the 0.6 B network", memory_gb >= 12, "needs about 12 GB of memory"),
         _row("run Core ML packages", mac, "macOS" if mac else "Core ML runs on macOS and iOS only"),
+        _row("read and write video files", find_spec("av") is not None, _package("av", "pip install av")),
+        _row(
+            "encode captions with a CLIP text model",
+            find_spec("transformers") is not None,
+            _package("transformers", "pip install 'mobile-video-nas[text]'"),
+        ),
+        _row("score videos with VBench", find_spec("vbench") is not None, _package("vbench", "pip install vbench")),
         _row("search on a Ray cluster", find_spec("ray") is not None, "ray is installed; give search.executor.address"),
     ]
+
+
+def _package(name: str, how: str) -> str:
+    from importlib.util import find_spec
+
+    return f"{name} is installed" if find_spec(name) is not None else how
 
 
 def _row(name: str, available: bool, text: str) -> dict[str, Any]:
