@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.core.protocols import SilentProgress
+from nas.training.acceleration import training_device
 from nas.training.compatibility import require_same_world
-from nas.training.loop import Batch, Phase, make_accelerator
+from nas.training.loop import Batch, Phase
 from nas.training.multi_level import (
     adapt_features,
     clip_errors,
@@ -90,7 +91,7 @@ def distil(
     }
     progress = progress or SilentProgress()
     finished = (folder / "stage.json").exists()
-    device = make_accelerator(options.loop).device
+    device = training_device()
     frozen.to(device)
     draws, stored = None, None
     if options.draws is not None:

@@ -62,7 +62,7 @@ class RemovalLoss:
         journal: Path | None = None,
         fingerprint: str = "",
     ) -> None:
-        self._network, self._teacher, self._source = network.eval(), teacher, source
+        self._network, self._teacher, self._source = network.eval(), teacher.to(network.device), source
         self._fingerprint = fingerprint
         self._journal = JsonLines(journal) if journal else None
         self._known: dict[frozenset[str], list[float]] = {}

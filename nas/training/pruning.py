@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from nas.core.protocols import SilentProgress
+from nas.training.acceleration import training_device
 from nas.training.distillation import distil
 from nas.training.loop import Batch, Phase
 from nas.training.multi_level import clip_errors, clip_feature_errors
@@ -72,11 +73,11 @@ def train_robustly(
         captions=teacher.captions.requires_grad_(False).eval(),
         features=tuple(range(levels + 1)),
     )
+    frozen.to(training_device())
     targets = TeacherTargets(data, frozen, options.noise)
 
     def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         removed = draw_removal(source, ratio=options.skip_ratio, generator=batch.shared or batch.generator)
-        frozen.to(batch.device)
         drawn, wanted = targets.take(batch)
         with torch.no_grad():
             tokens = frozen.captions(drawn.text).tokens
