@@ -184,14 +184,15 @@ def write_pipeline(result: StageResult, folder: Path, *, times: tuple[float, ...
             pretrained ones only the identity is kept.
     """
     few = result.stage in FEW_STEP_STAGES
-    save_pipeline(
+    pipeline = make_pipeline(
         result.kit,
-        folder,
         times=times if few else sampling_times(_TEACHER_STEPS)[:-1],
         guidance=1.0 if few else _TEACHER_GUIDANCE,
         encoder=read_index(shards).encoder if shards is not None else None,
-        encoders=load_encoders(shards) if shards is not None and (shards / CODEC_FILE).is_file() else None,
     )
+    if shards is not None and (shards / CODEC_FILE).is_file():
+        pipeline.give_encoders(load_encoders(shards))
+    save_pipeline(pipeline, folder)
 
 
 def open_pipeline(

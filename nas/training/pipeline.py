@@ -294,24 +294,11 @@ def make_pipeline(
     return pipeline
 
 
-def save_pipeline(
-    kit: "Kit",
-    folder: "Path",
-    *,
-    times: "Sequence[float]" = FIXED_TIMES,
-    sampler: "Sampler" = "euler",
-    guidance: float = 1.0,
-    fps: float = 8.0,
-    encoder: "Mapping[str, Any] | None" = None,
-    encoders: "ClipEncoders | None" = None,
-) -> None:
-    """Write ``make_pipeline``, with ``encoders`` where the kit has none, to ``folder``; an older one is replaced."""
+def save_pipeline(pipeline: VideoPipeline, folder: "Path") -> None:
+    """Write a pipeline to ``folder``, whole or not at all; an older one there is replaced."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    made = make_pipeline(kit, times=times, sampler=sampler, guidance=guidance, fps=fps, encoder=encoder)
-    if encoders is not None:
-        made.give_encoders(encoders)
-    made.save_pretrained(draft, safe_serialization=True)
+    pipeline.save_pretrained(draft, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

@@ -65,7 +65,7 @@ def untrained() -> Kit:
 @pytest.fixture(scope="module")
 def pipeline(untrained: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "pipeline"
-    save_pipeline(untrained, folder)
+    save_pipeline(make_pipeline(untrained), folder)
     return folder
 
 
@@ -107,7 +107,7 @@ def run(tmp_path: Path, untrained: Kit) -> Path:
     (tmp_path / "run.yaml").write_text(RUN.format(place=tmp_path / "runs"))
     directory = open_run(str(tmp_path / "run.yaml")).directory.path
     for digest in ("aa11", "bb22"):
-        save_pipeline(untrained, directory / "train" / digest / "pipeline")
+        save_pipeline(make_pipeline(untrained), directory / "train" / digest / "pipeline")
         write_json(directory / "train" / digest / "model.json", with_schema("trained_model", 1, {}))
     return tmp_path / "run.yaml"
 
@@ -179,7 +179,7 @@ def test_a_model_of_stored_text_asks_for_its_encoders(untrained: Kit, tmp_path: 
         codec=None,  # type: ignore[arg-type]  # a kit of shards
         latent_shape=untrained.latent_shape,
     )
-    save_pipeline(bare, tmp_path / "pipeline", encoder=encoders.identity)
+    save_pipeline(make_pipeline(bare, encoder=encoders.identity), tmp_path / "pipeline")
     (tmp_path / "shards").mkdir()
     encoders.save(tmp_path / "shards")
     arguments = ("sample", tmp_path / "pipeline", "--caption", CAPTION, "--out", tmp_path / "clip.gif", "-q")

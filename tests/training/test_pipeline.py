@@ -33,7 +33,7 @@ def seeded() -> torch.Generator:
 
 @pytest.fixture
 def saved(kit: Kit, tmp_path: Path) -> Path:
-    save_pipeline(kit, tmp_path / "pipeline")
+    save_pipeline(make_pipeline(kit), tmp_path / "pipeline")
     return tmp_path / "pipeline"
 
 
@@ -65,7 +65,7 @@ def test_a_saved_pipeline_is_safetensors_and_json_alone(saved: Path) -> None:
 
 
 def test_saving_again_replaces_the_older_one(kit: Kit, saved: Path) -> None:
-    save_pipeline(kit, saved, times=(1.0, 0.5))
+    save_pipeline(make_pipeline(kit, times=(1.0, 0.5)), saved)
     assert load_pipeline(saved).settings.times == [1.0, 0.5]
 
 
@@ -106,7 +106,7 @@ def test_missing_parts_are_named(kit: Kit) -> None:
 def test_a_pipeline_without_encoders_takes_those_of_its_data_only(kit: Kit, tmp_path: Path) -> None:
     own = LearnedEncoders(kit.codec, kit.captions)
     bare = replace(kit, captions=StoredCaptions(empty=torch.zeros(13, 64)), codec=None)
-    save_pipeline(bare, tmp_path / "pipeline", encoder=own.identity)
+    save_pipeline(make_pipeline(bare, encoder=own.identity), tmp_path / "pipeline")
     pipeline = load_pipeline(tmp_path / "pipeline")
     pipeline.give_encoders(own)
     wanted = make_pipeline(kit)(CAPTIONS, generator=seeded()).frames
