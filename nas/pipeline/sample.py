@@ -39,7 +39,10 @@ from nas.training.vbench import (
 from nas.training.video_files import write_clip
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nas.core.protocols import Progress
+    from nas.training.sampling import Sampler
     from nas.training.stage import StageResult
 
 PIPELINE = "pipeline"
@@ -173,7 +176,9 @@ def evaluate_with_vbench(request: VBenchRequest, *, progress: Progress) -> dict[
     return facts
 
 
-def write_pipeline(result: StageResult, folder: Path, *, times: tuple[float, ...], shards: Path | None) -> None:
+def write_pipeline(
+    result: StageResult, folder: Path, *, times: tuple[float, ...], shards: Path | None, sampler: Sampler = "euler"
+) -> None:
     """Keep a trained stage as a pipeline.
 
     Args:
@@ -182,12 +187,14 @@ def write_pipeline(result: StageResult, folder: Path, *, times: tuple[float, ...
         times: Of the few steps.
         shards: Folder of the training data where that was encoded beforehand; fitted encoders are taken from it, of
             pretrained ones only the identity is kept.
+        sampler: How a few-step stage is sampled.
     """
     few = result.stage in FEW_STEP_STAGES
     pipeline = make_pipeline(
         result.kit,
         times=times if few else sampling_times(_TEACHER_STEPS)[:-1],
         guidance=1.0 if few else _TEACHER_GUIDANCE,
+        sampler=sampler if few else "euler",
         encoder=read_index(shards).encoder if shards is not None else None,
     )
     if shards is not None and (shards / CODEC_FILE).is_file():
@@ -234,8 +241,13 @@ def _of_stage(folder: Path) -> VideoPipeline:
     body = check_schema(read_json(folder / "stage.json"), "training_stage", 1, where=str(folder / "stage.json"))
     kit = load_kit(folder)
     if body.get("stage") in FEW_STEP_STAGES:
-        return make_pipeline(kit, times=FIXED_TIMES)
+        return make_pipeline(kit, times=FIXED_TIMES, sampler=_sampler(body))
     return make_pipeline(kit, times=sampling_times(_TEACHER_STEPS)[:-1], guidance=_TEACHER_GUIDANCE)
+
+
+def _sampler(stage: Mapping[str, Any]) -> Sampler:
+    """How a few-step stage is sampled: those that do not take Euler steps say so among their options."""
+    return "renoise" if stage.get("options", {}).get("sampler") == "renoise" else "euler"
 
 
 def _packaged(run: Path, digest: str | None) -> PackagedDenoiser:

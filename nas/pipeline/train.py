@@ -25,7 +25,7 @@ from nas.training.held_out import ClipRange
 from nas.training.noise import FIXED_TIMES, few_step_times
 from nas.training.options import MAIN_STAGES, RecipeOptions
 from nas.training.processes import is_main, num_processes, tell_all
-from nas.training.recipe import train_model
+from nas.training.recipe import sampler_of, train_model
 from nas.training.shards import ShardedClips
 from nas.training.stage import Kit, StageResult, load_kit
 
@@ -87,7 +87,8 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     if is_main() and _is_the_model(own, result.final.stage):
         _record(own, selected.architecture, result)
         shards = Path(section.data.path) if section.data.type == "shards" else None
-        write_pipeline(result.final, own / PIPELINE, times=times, shards=shards)
+        sampler = sampler_of(result.final.stage, recipe_options(section))
+        write_pipeline(result.final, own / PIPELINE, times=times, shards=shards, sampler=sampler)
     what = f"trained for {selected.point.text}; " if selected.point.text else ""
     return f"{what}{selected.digest}: {_figures(result, few_steps=len(times))}"
 

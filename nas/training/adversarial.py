@@ -1,8 +1,8 @@
 """Stage 4: adversarial tuning of the four-step student, without guidance, anchored by the teacher's trajectories.
 
-The generator predicts a clip in one call from a noisy one at one of the four fixed times. Real and generated clips get
-fresh noise at the discriminator's own time and are scored through the frozen teacher's encoder by trained heads
-(TRAINING 3.4, METHODS 1c and 2c). One step of the heads per step of the generator.
+The generator makes a clip in one way or another (``generator_input`` says how). Real and generated clips get fresh
+noise at the discriminator's own time and are scored through the frozen teacher's encoder by trained heads (TRAINING
+3.4, METHODS 1c and 2c). One step of the heads per step of the generator.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from nas.training.losses import (
 )
 from nas.training.noise import (
     TIME_SCALE,
-    add_more_noise,
     add_noise,
-    broadcast_times,
     clean_from_velocity,
     gaussian_like,
     log_normal_times,
@@ -51,20 +49,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Captioned:
-    """Clips (B, T, C, H, W) to judge, from the marginal at times ``reached`` (B,), with their captions' features."""
+    """Clips (B, T, C, H, W) to judge, with their captions' features."""
 
     clips: Tensor
-    reached: Tensor
     tokens: Tensor
     pooled: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Generated:
-    """What the generator made, and what it had to come near in doing so (``None`` where nothing was known)."""
+    """What the generator made, and its distance from the real clips where it began from them."""
 
     fake: _Captioned
-    anchor: Tensor | None = None
     reconstruction: Tensor | None = None
 
 
@@ -110,7 +106,7 @@ class AdversarialLosses:
         wrong = round(options.mismatch_ratio * len(real.clips))
         if wrong:
             tokens, pooled = real.tokens.roll(1, dims=0)[:wrong], real.pooled.roll(1, dims=0)[:wrong]
-            swapped = _Captioned(clips=real.clips[:wrong], reached=real.reached[:wrong], tokens=tokens, pooled=pooled)
+            swapped = _Captioned(clips=real.clips[:wrong], tokens=tokens, pooled=pooled)
             mismatched = self._score(swapped, times[:wrong], batch)
             fake_scores = [torch.cat([one, two]) for one, two in zip(fake_scores, mismatched, strict=True)]
         loss = discriminator_hinge(real_scores, fake_scores)
@@ -122,17 +118,18 @@ class AdversarialLosses:
         """Hinge term through the frozen encoder, distance to the clean clip, and the trajectory anchor."""
         options = self._options
         real = self._real(batch)
-        made = self._generate(real, batch)
-        times = self._times(len(made.fake.clips), batch)
-        adversarial = generator_hinge(self._score(made.fake, times, batch))
-        total, terms = options.adversarial_weight * adversarial, {"adversarial_loss": adversarial}
+        total, terms, away = torch.zeros((), device=batch.device), {}, None
+        if options.adversarial_weight:
+            made = self._generate(real, batch)
+            away = made.reconstruction
+            times = self._times(len(made.fake.clips), batch)
+            adversarial = generator_hinge(self._score(made.fake, times, batch))
+            total, terms["adversarial_loss"] = options.adversarial_weight * adversarial, adversarial
         if options.anchor_weight:
-            anchor = made.anchor if made.anchor is not None else self._anchor(batch)
+            anchor = self._anchor(batch)
             total, terms["anchor_loss"] = total + options.anchor_weight * anchor, anchor
         if options.reconstruction_weight:
-            away = made.reconstruction
-            if away is None:
-                away = self._from_real(real, batch)[1]
+            away = self._from_real(real, batch)[1] if away is None else away
             total, terms["reconstruction_loss"] = total + options.reconstruction_weight * away, away
         return total, terms
 
@@ -142,7 +139,7 @@ class AdversarialLosses:
         ratio = options.image_ratio if options.image_heads else 0.0
         clean, text = fetch_jointly(self._data, batch, image_ratio=ratio)
         tokens, pooled = self._captions(text, batch)
-        return _Captioned(clips=clean.to(batch.device), reached=_zeros(clean, batch), tokens=tokens, pooled=pooled)
+        return _Captioned(clips=clean.to(batch.device), tokens=tokens, pooled=pooled)
 
     def _captions(self, text: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -164,8 +161,9 @@ class AdversarialLosses:
     def _from_real(self, real: _Captioned, batch: Batch) -> tuple[Tensor, Tensor]:
         """The clean clips predicted from real ones at the fixed times, and their distance from the real ones."""
         options, generator = self._options, batch.generator
-        choice = torch.randint(self._trajectories.num_segments, (len(real.clips),), generator=generator)
-        times = torch.tensor(self._trajectories.times)[choice].to(batch.device)
+        fixed = self._trajectories.times if options.generator_input == "real" else self._trajectories.times[-1:]
+        choice = torch.randint(len(fixed), (len(real.clips),), generator=generator)
+        times = torch.tensor(fixed)[choice].to(batch.device)
         noise = gaussian_like(real.clips, generator=generator)
         noisy = add_noise(real.clips, noise, times)
         predicted = predict_velocity(self._student.denoiser, noisy, times, real.tokens)
@@ -175,35 +173,44 @@ class AdversarialLosses:
         return clips, pseudo_huber(clips, real.clips, width=options.huber_width)
 
     def _along_trajectories(self, batch: Batch) -> _Generated:
-        """One Euler step from states of the teacher's ways; the anchor is known from the same call."""
-        ways, options = self._trajectories, self._options
-        places = torch.randint(len(ways), (len(batch.indices),), generator=batch.generator)
-        segment = ways.segment(places, device=batch.device)
-        tokens, pooled = self._captions(segment.text, batch)
-        predicted = predict_velocity(self._student.denoiser, segment.begin, segment.here, tokens)
-        clips = segment.begin + broadcast_times(segment.there - segment.here, segment.begin) * predicted
-        return _Generated(
-            fake=_Captioned(clips=clips, reached=segment.there, tokens=tokens, pooled=pooled),
-            anchor=pseudo_huber(predicted, segment.velocity, width=options.huber_width),
-        )
+        """The clips to which the student's last Euler step leads from the states of the teacher's ways before it."""
+        ways = self._trajectories
+        way = torch.randint(len(ways.states), (len(batch.indices),), generator=batch.generator)
+        last = ways.segment(way * ways.num_segments + ways.num_segments - 1, device=batch.device)
+        tokens, pooled = self._captions(last.text, batch)
+        predicted = predict_velocity(self._student.denoiser, last.begin, last.here, tokens)
+        clips = clean_from_velocity(last.begin, predicted, last.here)
+        return _Generated(fake=_Captioned(clips=clips, tokens=tokens, pooled=pooled))
 
     def _rolled_out(self, real: _Captioned, batch: Batch) -> _Generated:
-        """Clips that the Euler sampler makes for the batch's captions; gradient through the last steps only."""
+        """Clips at the end of the Euler sampler, begun from noise or from noisy real clips at a later fixed time.
+
+        The gradient passes through the last steps only. What was begun from real clips should lead back to them.
+        """
+        times, options = self._trajectories.times, self._options
+        whole = real.clips.shape[1] == self._student.latent_shape[0]
+        begin = int(torch.randint(len(times) if whole else 1, (), generator=batch.generator))
         shape = (len(batch.indices), *self._student.latent_shape)
         state = torch.randn(shape, generator=batch.generator).to(batch.device)
-        times = self._trajectories.times
-        free = len(times) - self._options.gradient_steps
-        for index, (here, there) in enumerate(zip(times, (*times[1:], 0.0), strict=True)):
-            with torch.set_grad_enabled(index >= free and torch.is_grad_enabled()):
+        if begin:
+            state = add_noise(real.clips, state, torch.full((len(state),), times[begin], device=batch.device))
+        for index in range(begin, len(times)):
+            with torch.set_grad_enabled(index >= len(times) - options.gradient_steps and torch.is_grad_enabled()):
+                here, there = times[index], (*times[1:], 0.0)[index]
                 t = torch.full((len(state),), here, device=batch.device)
                 state = state + (there - here) * predict_velocity(self._student.denoiser, state, t, real.tokens)
-        fake = _Captioned(clips=state, reached=_zeros(state, batch), tokens=real.tokens, pooled=real.pooled)
-        return _Generated(fake=fake)
+        fake = _Captioned(clips=state, tokens=real.tokens, pooled=real.pooled)
+        away = pseudo_huber(state, real.clips, width=options.huber_width) if begin else state.new_zeros(())
+        return _Generated(fake=fake, reconstruction=away)
 
     def _anchor(self, batch: Batch) -> Tensor:
-        places = torch.randint(len(self._trajectories), (len(batch.indices),), generator=batch.generator)
-        width = self._options.huber_width
-        return segment_loss(self._student, self._trajectories, places, huber_width=width, device=batch.device)
+        """The trajectory term; not on the last segment where that is judged, which only hinge and data then decide."""
+        ways, options = self._trajectories, self._options
+        free = ways.num_segments - (0 if options.generator_input == "rollout" else 1)
+        way = torch.randint(len(ways.states), (len(batch.indices),), generator=batch.generator)
+        segment = torch.randint(max(free, 1), (len(batch.indices),), generator=batch.generator)
+        places = way * ways.num_segments + segment
+        return segment_loss(self._student, ways, places, huber_width=options.huber_width, device=batch.device)
 
     def _times(self, count: int, batch: Batch) -> Tensor:
         """The discriminator's own times (B,) in 0-1."""
@@ -212,19 +219,16 @@ class AdversarialLosses:
         times = draw(count, mean=options.time_mean, std=options.time_std, generator=batch.generator)
         return times.to(batch.device)
 
-    def _noisy(self, shown: _Captioned, times: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Clips with noise up to the drawn times, squeezed to what lies above the times they stand at already."""
-        later = shown.reached + (1.0 - shown.reached) * times
-        noise = gaussian_like(shown.clips, generator=batch.generator)
-        return add_more_noise(shown.clips, noise, start=shown.reached, times=later), later
+    def _noisy(self, shown: _Captioned, times: Tensor, batch: Batch) -> Tensor:
+        return add_noise(shown.clips, gaussian_like(shown.clips, generator=batch.generator), times)
 
     def _score(self, shown: _Captioned, times: Tensor, batch: Batch) -> list[Tensor]:
-        noisy, times = self._noisy(shown, times, batch)
+        noisy = self._noisy(shown, times, batch)
         scores: list[Tensor] = self._discriminator(noisy, times * TIME_SCALE, shown.tokens, shown.pooled)
         return scores
 
     def _score_with_penalty(self, shown: _Captioned, times: Tensor, batch: Batch) -> tuple[list[Tensor], Tensor]:
-        noisy, times = self._noisy(shown, times, batch)
+        noisy = self._noisy(shown, times, batch)
         on_clips = self._options.r1_on == "clips"
         # The fast attention kernels have no second derivative.
         with sdpa_kernel(SDPBackend.MATH):
@@ -290,16 +294,16 @@ def tune_adversarially(
         temporal=options.video_heads,
     )
     losses = AdversarialLosses(student, discriminator, data, trajectories, options)
-    phases = [
-        Phase(
-            name="heads",
-            trains=("discriminator",),
-            loss=losses.heads,
-            learning_rate_ratio=options.heads_rate_ratio,
-            betas=options.betas,
-        ),
-        Phase(name="generator", trains=("denoiser",), loss=losses.generator, betas=options.betas),
-    ]
+    heads = Phase(
+        name="heads",
+        trains=("discriminator",),
+        loss=losses.heads,
+        learning_rate_ratio=options.heads_rate_ratio,
+        betas=options.betas,
+    )
+    generator = Phase(name="generator", trains=("denoiser",), loss=losses.generator, betas=options.betas)
+    # Without the hinge term nobody asks the heads, so they are not trained.
+    phases = [heads, generator] if options.adversarial_weight else [generator]
     own = {name: getattr(options, name) for name in AdversarialOptions.__slots__ if name != "loop"}
     details = {
         **own,
@@ -323,10 +327,6 @@ def tune_adversarially(
         streams=streams,
         progress=progress or SilentProgress(),
     )
-
-
-def _zeros(clips: Tensor, batch: Batch) -> Tensor:
-    return torch.zeros(len(clips), device=batch.device)
 
 
 def _mean(scores: list[Tensor]) -> Tensor:

@@ -104,6 +104,7 @@ def distil_consistency(
     target = copy.deepcopy(student.denoiser).requires_grad_(False)
     details = {
         **{name: getattr(options, name) for name in type(options).__slots__ if name != "loop"},
+        "sampler": "renoise",
         "data": data.description,
         "network": describe_structure(student.denoiser),
         "start": describe_weights(student.denoiser),

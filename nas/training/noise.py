@@ -64,17 +64,6 @@ def add_noise(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     return (1.0 - t) * clean + t * noise
 
 
-def add_more_noise(sample: Tensor, noise: Tensor, *, start: Tensor, times: Tensor) -> Tensor:
-    """Bring samples of the marginal at ``start`` (B,) to that at ``times`` (B,), which lie no lower.
-
-    x_t = r x_s + sqrt(t^2 - r^2 s^2) e with r = (1 - t) / (1 - s): the clean part then counts 1 - t and the two noises
-    together t. From ``start`` 0 it is ``add_noise``.
-    """
-    s, t = broadcast_times(start, sample), broadcast_times(times, sample)
-    ratio = (1.0 - t) / (1.0 - s)
-    return ratio * sample + (t.square() - (ratio * s).square()).clamp_min(0.0).sqrt() * noise
-
-
 def velocity(clean: Tensor, noise: Tensor) -> Tensor:
     """The target v = e - x_0."""
     return noise - clean

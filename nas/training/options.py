@@ -214,15 +214,18 @@ class AdversarialOptions:
         loop: Steps and rates; the learning rate is the generator's.
         heads_rate_ratio: Rate of the heads over the generator's (10: SF-V, METHODS 2c).
         betas: Of both optimizers ((0.5, 0.99): TRAINING 3.4).
-        generator_input: What the generator starts from. ``real``: a real clip, noisy at one of the fixed times, and its
-            predicted clean clip is judged (SF-V, SnapGen-V). ``trajectory``: a state of the guided teacher's way, and
-            the state after one Euler step is judged, at noise no lower than its own time. ``rollout``: pure noise, and
-            the clip after all Euler steps is judged (both ours: what is judged is what the sampler makes).
+        generator_input: What the generator starts from. ``real``: a real clip, noisy at one of the fixed times, and the
+            clean clip it predicts is judged (SF-V, SnapGen-V). ``trajectory``: the state of a guided teacher's way at
+            the last of the fixed times, and its last step is judged, so that the earlier steps, which decide what is
+            shown, stay the anchor's alone. ``rollout``: noise, or a noisy real clip at a later time, and the clip after
+            the Euler steps from there is judged (both ours).
         gradient_steps: Of a rollout, the last steps that the generator's gradient passes through.
+        sampler: How the tuned student is sampled (TRAINING section 2: renoising beats Euler steps for it every time).
         anchor_weight: Weight of the trajectory term that keeps attributes (ours).
         reconstruction: Distance of the predicted from the real clip: ``pseudo_huber`` (SF-V) or ``flow``, the square
-            of the velocity's error (SnapGen-V, METHODS 1c).
-        reconstruction_weight: Weight lambda of it (SF-V has 0.1).
+            of the velocity's error (SnapGen-V, METHODS 1c). At all fixed times for the input ``real``, at the last one
+            for ``trajectory``, at the end for rollouts that began from real clips.
+        reconstruction_weight: Weight lambda of it (SF-V has 0.1 of pseudo-Huber at its one step; ours).
         adversarial_weight: Weight of the hinge term of the generator (ours).
         huber_width: Width of both pseudo-Huber terms (ours).
         image_heads: Show single frames to the heads too (SnapGen-V's image-video heads).
@@ -240,16 +243,17 @@ class AdversarialOptions:
     """
 
     loop: LoopOptions = field(
-        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=2e-4, warmup_steps=10, threads=1)
+        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=1e-3, warmup_steps=10, threads=1)
     )
-    heads_rate_ratio: Positive = 10.0
+    heads_rate_ratio: Positive = 4.0
     betas: tuple[Decay, Decay] = (0.5, 0.99)
-    generator_input: Literal["real", "trajectory", "rollout"] = "rollout"
+    generator_input: Literal["real", "trajectory", "rollout"] = "trajectory"
     gradient_steps: Count = 2
+    sampler: Literal["euler", "renoise"] = "renoise"
     anchor_weight: Weight = 1.0
-    reconstruction: Literal["pseudo_huber", "flow"] = "pseudo_huber"
-    reconstruction_weight: Weight = 0.0
-    adversarial_weight: Weight = 0.1
+    reconstruction: Literal["pseudo_huber", "flow"] = "flow"
+    reconstruction_weight: Weight = 2.0
+    adversarial_weight: Weight = 0.3
     huber_width: Positive = 0.3
     image_heads: bool = True
     video_heads: bool = True
@@ -258,7 +262,7 @@ class AdversarialOptions:
     r1_weight: Weight = 0.0
     r1_on: Literal["features", "clips"] = "features"
     noise: Literal["logit_normal", "log_normal"] = "logit_normal"
-    time_mean: float = -1.0
+    time_mean: float = -2.0
     time_std: Positive = 1.0
     head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 48
 

@@ -33,6 +33,8 @@ from nas.training.trajectory import Trajectories, collect_trajectories, distil_t
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nas.training.sampling import Sampler
+
 
 # Stage → the one it starts from, in the order of work. Every student stage needs the teacher too; consistency and
 # progressive are baselines on copies of the distilled student, before the stages after it change it.
@@ -121,7 +123,7 @@ def train_model(
     for name in needed:
         results.append(course.run(name))
         if name in stages:
-            _judge(rows, results[-1])
+            _judge(rows, results[-1], sampler=sampler_of(name, options))
     return RecipeResult(stages=tuple(results), rows=rows.finish())
 
 
@@ -290,7 +292,13 @@ class _Course:
         return self.ways
 
 
-def _judge(rows: Rows, result: StageResult) -> None:
+def sampler_of(stage: str, options: RecipeOptions) -> Sampler:
+    """How the few-step student of a stage is sampled."""
+    samplers: dict[str, Sampler] = {"adversarial": options.adversarial.sampler, "consistency": "renoise"}
+    return samplers.get(stage, "euler")
+
+
+def _judge(rows: Rows, result: StageResult, *, sampler: Sampler) -> None:
     if result.stage == "teacher":
         rows.add_many_steps(result, "teacher")
     elif result.stage == "distillation":
@@ -299,4 +307,4 @@ def _judge(rows: Rows, result: StageResult) -> None:
     else:
         names = {"trajectory": "trajectory distillation", "adversarial": "adversarial tuning"}
         names |= {"consistency": "consistency distillation", "progressive": "progressive distillation"}
-        rows.add_few_steps(result, f"student after {names[result.stage]}")
+        rows.add_few_steps(result, f"student after {names[result.stage]}", sampler=sampler)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.training.clip_features import ClipReference
     from nas.training.data import TrainingClips
     from nas.training.options import EvaluationOptions
+    from nas.training.sampling import Sampler
     from nas.training.stage import Kit, StageResult
 
 
@@ -93,7 +94,7 @@ class Rows:
             num_clips=self._options.num_clips,
         )
 
-    def add_few_steps(self, result: StageResult, name: str) -> None:
+    def add_few_steps(self, result: StageResult, name: str, *, sampler: Sampler = "euler") -> None:
         """Judge a network sampled in few steps without guidance."""
         self._evaluate(
             result,
@@ -101,13 +102,23 @@ class Rows:
             steps=self._few_steps,
             guidance=1.0,
             num_clips=self._options.num_few_step_clips,
+            sampler=sampler,
         )
 
     def finish(self) -> tuple[EvaluationRow, ...]:
         """Every line of this recipe, in order."""
         return tuple(self._rows)
 
-    def _evaluate(self, result: StageResult, name: str, *, steps: int, guidance: float, num_clips: int) -> None:
+    def _evaluate(
+        self,
+        result: StageResult,
+        name: str,
+        *,
+        steps: int,
+        guidance: float,
+        num_clips: int,
+        sampler: Sampler = "euler",
+    ) -> None:
         if is_main():
             if result.kit.codec is None:
                 name = f"{result.stage}, loss on held-out clips"
@@ -115,11 +126,13 @@ class Rows:
                 self._add(self._known[name])
             elif name not in {row.name for row in self._rows}:
                 self._progress.update(0, 1, f"evaluating {name}")
-                self._add(self._row(result, name, steps=steps, guidance=guidance, num_clips=num_clips))
+                self._add(self._row(result, name, steps=steps, guidance=guidance, num_clips=num_clips, sampler=sampler))
                 self._progress.update(1, 1, f"evaluated {name}")
         wait_for_all()
 
-    def _row(self, result: StageResult, name: str, *, steps: int, guidance: float, num_clips: int) -> EvaluationRow:
+    def _row(
+        self, result: StageResult, name: str, *, steps: int, guidance: float, num_clips: int, sampler: Sampler
+    ) -> EvaluationRow:
         if result.kit.codec is None:
             return self._held_out_row(result, name)
         return evaluate_row(
@@ -132,6 +145,7 @@ class Rows:
             seed=self._seed,
             folder=self._folder,
             clip=f"samples/{result.stage}-{steps}.gif",
+            sampler=sampler,
             reference=self._reference(result.kit),
         )
 

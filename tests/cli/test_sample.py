@@ -24,6 +24,7 @@ from nas.pipeline.sample import open_pipeline, write_pipeline
 from nas.training.clips import VOCABULARY
 from nas.training.codec import fit_codec
 from nas.training.encoders import LearnedEncoders
+from nas.training.noise import FIXED_TIMES
 from nas.training.pipeline import generate_clips, load_pipeline, make_pipeline, save_pipeline
 from nas.training.shard_writer import ShardOptions, encode_shards
 from nas.training.shards import ShardedClips
@@ -122,6 +123,19 @@ def test_a_run_with_several_networks_wants_one_named(run: Path, tmp_path: Path) 
     unexported = invoke(*arguments, "--architecture", "bb", "--exported")
     assert unexported.exit_code == 3
     assert "network bb22 has no exported package" in unexported.stderr
+
+
+def test_a_stage_trained_for_fresh_noise_is_sampled_with_it(untrained: Kit, tmp_path: Path) -> None:
+    save_kit(tmp_path, untrained)
+    body = {"stage": "adversarial", "options": {"sampler": "renoise"}}
+    write_json(tmp_path / "stage.json", with_schema("training_stage", 1, body))
+    found = generate_clips(open_pipeline(tmp_path), [CAPTION], first_seed=0)
+    wanted, other = (
+        generate_clips(make_pipeline(untrained, times=FIXED_TIMES, sampler=sampler), [CAPTION], first_seed=0)
+        for sampler in ("renoise", "euler")
+    )
+    assert np.array_equal(found, wanted)
+    assert not np.array_equal(found, other)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from nas.training.adversarial import AdversarialLosses, make_discriminator, tune
 from nas.training.consistency import ConsistencyLoss, distil_consistency
 from nas.training.loop import Batch
 from nas.training.losses import gradient_penalty
-from nas.training.noise import add_more_noise, add_noise, log_normal_levels, log_normal_times
+from nas.training.noise import log_normal_levels, log_normal_times
 from nas.training.options import (
     AdversarialOptions,
     CollectionOptions,
@@ -70,16 +70,6 @@ def test_log_normal_times_have_their_median_at_the_mean() -> None:
     assert times.median().item() == pytest.approx(math.exp(-1) / (1 + math.exp(-1)), abs=0.02)
 
 
-def test_more_noise_leads_to_the_marginal_of_the_later_time() -> None:
-    start, times = torch.tensor([0.25]), torch.tensor([0.6])
-    one, zero = torch.ones(1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1)
-    clean = add_more_noise(add_noise(one, zero, start), zero, start=start, times=times)
-    old = add_more_noise(add_noise(zero, one, start), zero, start=start, times=times)
-    new = add_more_noise(zero, one, start=start, times=times)
-    assert clean.item() == pytest.approx(0.4)
-    assert old.item() ** 2 + new.item() ** 2 == pytest.approx(0.36)
-
-
 def test_gradient_penalty_of_a_linear_score_is_half_its_squared_weights() -> None:
     weights = torch.tensor([3.0, 4.0])
     clips = torch.randn(5, 2, requires_grad=True)
@@ -106,13 +96,14 @@ def test_r1_adds_to_the_loss_of_the_heads(
 
 
 SWITCHES: dict[str, dict[str, Any]] = {
-    "rollout": {"gradient_steps": 4, "image_ratio": 0.5},
+    "rollout": {"generator_input": "rollout", "gradient_steps": 4, "image_ratio": 0.5, "reconstruction_weight": 0.1},
     "trajectory, log-normal": {"generator_input": "trajectory", "noise": "log_normal", "image_ratio": 0.5},
     "real, R1 on clips": {"generator_input": "real", "r1_weight": 0.1, "r1_on": "clips", "reconstruction_weight": 0.1},
     "no video heads, R1 on features, flow": {
         "video_heads": False, "r1_weight": 0.1, "reconstruction": "flow", "reconstruction_weight": 0.1
     },
     "no image heads, no anchor": {"image_heads": False, "anchor_weight": 0.0},
+    "no discriminator": {"adversarial_weight": 0.0, "reconstruction_weight": 1.0},
 }  # fmt: skip
 
 
