@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +13,21 @@ import torch
 from diffusers import AutoencoderKL
 
 import search_spaces
-from nas.core.errors import InputError
+from nas.core.errors import InputError, UnavailableError
+from nas.models.caption import StoredCaptions
 from nas.models.pretrained import load_clip_text, load_vae
 from nas.training.clips import render_by_index
 from nas.training.encoders import PretrainedEncoders, load_encoders
 from nas.training.fitted_encoders import source_encoders
+from nas.training.pipeline import make_pipeline
 from nas.training.shard_writer import ShardOptions, encode_shards
 from nas.training.shards import ShardedClips
 from nas.training.sources import ProceduralSource
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nas.training.stage import Kit
 
 SCALE = 0.18215
 
@@ -106,6 +112,14 @@ def test_text_rows_are_tokens_and_pooled_text_of_the_model(model_folder: Path) -
     assert torch.allclose(rows[1, 12], expected.pooler_output[0], atol=1e-6)
 
 
+def test_a_pipeline_reads_text_as_its_training_data_was_encoded(model_folder: Path, kit: Kit) -> None:
+    encoders = load_encoders(model_folder)
+    pipeline = make_pipeline(replace(kit, captions=StoredCaptions(empty=torch.zeros(13, 32)), codec=None))
+    pipeline.give_encoders(encoders)
+    tokens = pipeline._tokens(["a cat", ""], torch.device("cpu"))
+    assert torch.allclose(tokens, encoders.encode_text(["a cat", ""])[:, :-1], atol=1e-6)
+
+
 def test_captions_that_lose_their_end_are_counted(model_folder: Path, tmp_path: Path) -> None:
     encoders = load_encoders(model_folder)
     assert not encoders.shortens("ten chars")
@@ -122,6 +136,13 @@ def test_other_weights_have_another_identity(model_folder: Path) -> None:
     path.write_text(path.read_text().replace("0.18215", "0.5"))
     after = load_encoders(model_folder).identity
     assert {name for name in before if before[name] != after[name]} == {"vae", "scaling_factor"}
+
+
+def test_without_transformers_it_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UnavailableError, match="needs transformers, which is not installed") as caught:
+        load_clip_text(tmp_path, tmp_path)
+    assert caught.value.hint == "pip install 'mobile-video-nas[text]'"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -224,6 +225,25 @@ def test_unusable_files_are_left_out_and_listed_with_reasons(folder_shards: Path
     assert rows["d.mp4"].startswith("too short: lasts 0.20 s")
     assert rows["e.mp4"] == "no caption"
     assert read_index(folder_shards).num_skipped == 3
+
+
+def test_files_without_caption_can_take_the_empty_one(clip_folder: Path, tmp_path: Path) -> None:
+    source = FolderSource(
+        folder=scan_folder(clip_folder), format=ClipFormat(frames=4, size=16, fps=10), missing_captions="empty"
+    )
+    own = source_encoders(source, search_spaces.get("tiny").backbone, seed=0)
+    index = encode_shards(tmp_path / "shards", source, own, options=ShardOptions())
+    assert ("clips", "e.mp4", "") in list(clip_rows(tmp_path / "shards", index))
+    data = ShardedClips(tmp_path / "shards")
+    assert torch.equal(data.fetch_text(torch.tensor([2])), data.captions().empty_text(1))
+
+
+def test_latents_beyond_float16_name_the_clip_and_the_way_out(encoders: LearnedEncoders, tmp_path: Path) -> None:
+    loud = LearnedEncoders(deepcopy(encoders.codec), encoders.captions)
+    loud.codec.scale.mul_(1e7)
+    with pytest.raises(InputError, match="00000000: its latents leave the range of float16") as caught:
+        encode_shards(tmp_path / "shards", SOURCE, loud, options=ShardOptions())
+    assert "bfloat16" in str(caught.value.hint)
 
 
 def test_images_are_clips_of_one_frame_for_image_batches(folder_shards: Path) -> None:

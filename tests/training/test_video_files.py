@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from nas.core.errors import UnavailableError
 from nas.training.video_files import (
     ClipFormat,
     UnreadableClipError,
@@ -97,6 +99,13 @@ def test_odd_sizes_are_written_too(tmp_path: Path) -> None:
 
 def test_enlarging_repeats_pixels() -> None:
     assert enlarge(np.array([[[[1, 2]]]], dtype=np.uint8), 2).tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]
+
+
+def test_without_pyav_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UnavailableError, match="need PyAV, which is not installed") as caught:
+        read_video(tmp_path / "any.mp4", ClipFormat(frames=1, size=8, fps=1))
+    assert caught.value.hint == "pip install av"
 
 
 def test_formats_of_nothing_are_refused() -> None:
