@@ -24,7 +24,7 @@ from nas.training.acceleration import Losses, LossModule, cpu_threads, make_acce
 from nas.training.checkpoint import NamedTensors, list_checkpoints, read_checkpoint, write_checkpoint
 from nas.training.ema import WeightAverage, require_same_names
 from nas.training.metrics import LossWatch, Recorder, Window
-from nas.training.processes import fill, is_main, num_processes, shard, share_of, whole
+from nas.training.processes import fill, is_main, num_processes, restore, shard, share_of, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,10 +196,8 @@ class TrainingRun:
         for name, plain in self._plain.items():
             for key, tensor in plain.state_dict().items():
                 tensor.copy_(whole(self._tensors[name][key]))
-            # A module is its attributes: with those of the plain copy it is as it was before it was sharded.
-            module = self._modules[name]
-            module.__class__, module.__dict__ = plain.__class__, plain.__dict__
-            module.eval()
+            restore(self._modules[name], plain)
+            self._modules[name].eval()
         self._accelerator.free_memory()
 
     def save(self) -> Path:

@@ -85,6 +85,18 @@ def shard(module: nn.Module, device: torch.device) -> None:
             register_fsdp_forward_method(module, name)
 
 
+def restore(module: nn.Module, plain: nn.Module) -> None:
+    """Make a sharded module what ``plain``, its copy from before, is; torch 2.13 cannot undo ``fully_shard`` itself.
+
+    A module is its attributes. torch remembers the sharded ones by identity, and must forget this one, or a later stage
+    could not shard it again.
+    """
+    from torch.distributed._composable_state import _module_state_mapping
+
+    _module_state_mapping.pop(module, None)
+    module.__class__, module.__dict__ = plain.__class__, plain.__dict__
+
+
 def local(tensor: Tensor) -> Tensor:
     """This process's share of a tensor, sharing its memory; the tensor itself when it is not sharded."""
     plain = tensor.detach()

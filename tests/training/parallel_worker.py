@@ -49,9 +49,9 @@ class Network(nn.Module):
         return self.last(torch.tanh(self.extra(hidden)) if whole else hidden)
 
 
-def make_run(folder: Path, options: LoopOptions) -> tuple[TrainingRun, Network]:
+def make_run(folder: Path, options: LoopOptions, start: Network | None = None) -> tuple[TrainingRun, Network]:
     torch.manual_seed(0)
-    network, head = Network(), Head()
+    network, head = start or Network(), Head()
 
     def draw(batch: Batch) -> tuple[Tensor, Tensor, bool]:
         inputs = DATA[batch.indices]
@@ -121,9 +121,14 @@ def main(folder: Path) -> None:
     resumed, spread = make_run(folder / "shares", sharded)
     resumed.run(SilentProgress())
     resumed.use_averages()
+    before = output(spread)
+    following, _ = make_run(folder / "following", sharded, spread)  # the next stage trains the same network
+    following.run(SilentProgress())
+    following.use_averages()
+    changed = output(spread) != before
     if is_main():
         kinds = sorted({type(parameter).__name__ for parameter in spread.parameters()})
-        result = {"copies": output(network), "shares": output(spread), "kinds": kinds, "from": resumed.step}
+        result = {"copies": output(network), "shares": before, "kinds": kinds, "changed": changed}
         (folder / "result.json").write_text(json.dumps(result))
 
 

@@ -91,8 +91,10 @@ def test_two_processes_end_with_the_averages_of_one(together: Path, alone: tuple
     assert result[way] == pytest.approx(alone[1], rel=TOLERANCE, abs=TOLERANCE)
 
 
-def test_spread_weights_are_plain_again_when_training_is_over(together: Path) -> None:
-    assert json.loads((together / "result.json").read_text())["kinds"] == ["Parameter"]
+def test_spread_weights_are_plain_again_and_can_be_spread_by_the_next_stage(together: Path) -> None:
+    result = json.loads((together / "result.json").read_text())
+    assert result["kinds"] == ["Parameter"]
+    assert result["changed"]
 
 
 def test_a_checkpoint_of_spread_weights_goes_on_in_one_process(together: Path, alone: tuple[Path, list[float]]) -> None:
