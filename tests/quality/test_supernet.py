@@ -16,13 +16,25 @@ from nas.core.errors import ArchitectureError, CheckpointError
 from nas.core.rng import RandomStreams
 from nas.quality.held_out_loss import SupernetQuality, clip_losses, supernet_quality
 from nas.quality.options import SupernetOptions
-from nas.quality.supernet import Supernet, fair_path, load_supernet, make_supernet, train_supernet
+from nas.quality.paths import fair_path
+from nas.quality.supernet import (
+    SlotLayers,
+    Supernet,
+    _part,
+    load_supernet,
+    make_supernet,
+    paths_loss,
+    train_supernet,
+)
 from nas.training.data import make_latent_clips
-from nas.training.options import LoopOptions
+from nas.training.options import LoopOptions, NoiseOptions
+from search_spaces.layers import temporal_spec
+from search_spaces.workload import slot_setting
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nas.core.workload import BlockSpec
     from nas.training.stage import Kit
 
 SPACE = search_spaces.get("tiny")
@@ -64,6 +76,34 @@ def test_extracted_network_computes_what_the_active_path_does(kit: Kit, index: i
     assert torch.allclose(network(*arguments), supernet(*arguments), atol=1e-5)
 
 
+@pytest.mark.parametrize("option", range(23))
+def test_every_option_is_a_part_of_its_kinds_largest(kit: Kit, option: int) -> None:
+    """An extracted layer equals the supernet's, and what it takes is in the shared weights."""
+    supernet = kit.denoiser
+    assert isinstance(supernet, Supernet)
+    layers = supernet.unet.temporal_layers["mid_0"]
+    assert isinstance(layers, SlotLayers)
+    parts, forms = layers.weights(option), len(layers.kinds)
+    kind = str(SPACE.options("mid.0")[option]["mid.0.kind"])
+    assert (forms, bool(parts)) == (6, kind != "none")
+    shared = dict(layers.kinds[kind].named_parameters()) if parts else {}
+    assert all(torch.isin(part, shared[name]).all() for name, part in parts.items())
+
+
+def test_narrower_kernels_take_the_middle_and_gates_their_own_half() -> None:
+    layers = SlotLayers([None, *(conv(kernel) for kernel in (3, 5))])
+    assert torch.equal(layers.weights(1)["conv.weight"], layers.kinds["conv1d"].conv.weight[:, :, 1:4])
+    values, gates = _part("block.ff.net.0.proj.bias", torch.arange(16.0), torch.Size([6])).chunk(2)
+    assert (values.tolist(), gates.tolist()) == ([0.0, 1.0, 2.0], [8.0, 9.0, 10.0])
+
+
+def conv(kernel: int) -> BlockSpec:
+    wanted = {"mid.0.kind": "conv1d", "mid.0.width_ratio": 1.0, "mid.0.kernel": kernel}
+    spec = temporal_spec(SPACE.backbone, slot_setting(wanted, "mid.0"), channels=80, frames=1, height=1, width=1)
+    assert spec is not None
+    return spec
+
+
 def test_extracted_network_is_a_copy(kit: Kit) -> None:
     supernet = kit.denoiser
     assert isinstance(supernet, Supernet)
@@ -73,14 +113,16 @@ def test_extracted_network_is_a_copy(kit: Kit) -> None:
     assert torch.equal(supernet.unet.conv_in.weight, before)
 
 
-def test_every_option_of_every_slot_is_trained_equally_often() -> None:
-    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(46)]
-    for position in range(len(SPACE.slots())):
-        assert set(Counter(path[position] for path in paths).values()) == {2}
+def test_every_kind_of_every_slot_and_every_option_of_a_kind_is_trained_equally_often() -> None:
+    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(7 * 4)]
+    for position, slot in enumerate(SPACE.slots()):
+        kinds = [str(option[f"{slot}.kind"]) for option in SPACE.options(slot)]
+        counts = Counter(path[position] for path in paths)
+        assert counts == {option: 4 // kinds.count(kind) for option, kind in enumerate(kinds)}
 
 
 def test_slots_walk_independently() -> None:
-    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(23)]
+    paths = [fair_path(SPACE, step, streams=RandomStreams(1)) for step in range(28)]
     assert len({path[0] - path[1] for path in paths}) > 5
 
 
@@ -92,14 +134,14 @@ def test_training_touches_only_the_paths_taken_and_is_resumable(tmp_path: Path) 
     data = make_latent_clips(16, codec=kit.codec, captions=kit.captions, seed=1)
     train_supernet(kit, data, options=options, folder=tmp_path / "supernet", streams=streams)
     taken = {
-        (slot.replace(".", "_"), str(option))
+        (slot.replace(".", "_"), str(SPACE.options(slot)[option][f"{slot}.kind"]))
         for step in range(3)
         for slot, option in zip(SPACE.slots(), fair_path(SPACE, step, streams=streams), strict=True)
     }
     changed = {
-        (*tuple(name.split("temporal_layers.")[1].split(".options.")[0:1]), name.split(".options.")[1].split(".")[0])
+        (name.split("temporal_layers.")[1].split(".")[0], name.split(".kinds.")[1].split(".")[0])
         for name, value in kit.denoiser.state_dict().items()
-        if ".options." in name and not torch.equal(value, before[name])
+        if ".kinds." in name and not torch.equal(value, before[name])
     }
     assert changed
     assert changed <= taken
@@ -108,6 +150,43 @@ def test_training_touches_only_the_paths_taken_and_is_resumable(tmp_path: Path) 
     assert all(torch.equal(value, read[name]) for name, value in kit.denoiser.state_dict().items())
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in rows] == ["supernet"] * 3
+
+
+def test_sandwich_trains_the_largest_and_the_empty_network_in_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, ...]] = []
+    plain = Supernet.activate
+    monkeypatch.setattr(Supernet, "activate", lambda self, path: (taken.append(tuple(path)), plain(self, path))[1])
+    kit = train_briefly(tmp_path, rule="sandwich", random_paths=1)
+    largest, empty = SPACE.to_options(SPACE.largest()), SPACE.to_options(SPACE.smallest())
+    assert taken[0::3] == [largest] * 2
+    assert taken[2::3] == [empty] * 2
+    assert len(taken) == 6
+    fresh, trained = make_supernet(SPACE, seed=0).denoiser.state_dict(), kit.denoiser.state_dict()
+    for slot in SPACE.slots():
+        name = f"unet.temporal_layers.{slot.replace('.', '_')}.kinds.conv3d.proj_out.weight"
+        assert not torch.equal(fresh[name], trained[name])
+
+
+def test_the_first_path_teaches_the_others_and_learns_from_the_data_alone() -> None:
+    first = torch.tensor([1.0, 1.0], requires_grad=True)
+    other = torch.tensor([0.0, 0.0], requires_grad=True)
+    paths_loss([first, other], torch.tensor([3.0, 5.0]), distillation_ratio=0.75).backward()
+    # Half of the mean of two squares each; the other's target is a quarter of the data's and three of the first's.
+    assert first.grad is not None
+    assert other.grad is not None
+    assert first.grad.tolist() == pytest.approx([-2.0 * 2 / 4, -2.0 * 4 / 4])
+    assert other.grad.tolist() == pytest.approx([-2.0 * 1.5 / 4, -2.0 * 2.0 / 4])
+
+
+def train_briefly(folder: Path, **options: object) -> Kit:
+    kit = make_supernet(SPACE, seed=0)
+    data = make_latent_clips(16, codec=kit.codec, captions=kit.captions, seed=1)
+    loop = LoopOptions(steps=2, batch_size=2, warmup_steps=0)
+    chosen = SupernetOptions(loop=loop, noise=NoiseOptions(image_ratio=0.0), **options)  # type: ignore[arg-type]
+    train_supernet(kit, data, options=chosen, folder=folder / "supernet", streams=RandomStreams(2))
+    return kit
 
 
 def test_missing_supernet_is_named(tmp_path: Path) -> None:
