@@ -10,8 +10,10 @@ import torch
 import search_spaces
 from nas.core.errors import TrainingError
 from nas.core.rng import RandomStreams
+from nas.quality.held_out_loss import supernet_quality
 from nas.quality.options import ShortTrainingOptions
-from nas.quality.short_training import ShortTraining, shared_start, trained_start
+from nas.quality.short_training import ShortTraining, fresh_network, shared_start, trained_start
+from nas.quality.supernet import make_supernet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +75,38 @@ def test_a_teacher_is_what_candidates_start_from(estimator: ShortTraining) -> No
 
     assert quality.fidelity.startswith("3 steps distilled")
     assert quality.score != estimator.estimate(SPACE.from_options(OTHER)).score
+
+
+def test_inherited_weights_are_where_training_starts(estimator: ShortTraining) -> None:
+    kit = make_supernet(SPACE, seed=0)
+    torch.manual_seed(1)
+    for name, parameter in kit.denoiser.named_parameters():
+        if ".proj_out." in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    start = shared_start(kit, OPTIONS, data=estimator._start.data, seed=1)
+    hardly = replace(OPTIONS.loop, learning_rate=1e-9)
+    quality = ShortTraining(SPACE, start, hardly).estimate(SPACE.from_options(OTHER))
+    inherited = supernet_quality(kit, seed=1, trained_steps=0, num_clips=18).estimate(SPACE.from_options(OTHER))
+
+    assert quality.score == pytest.approx(inherited.score, rel=1e-4)
+    assert quality.fidelity.startswith("3 steps from inherited weights")
+
+
+def test_training_the_temporal_layers_leaves_the_backbone_as_it_was(estimator: ShortTraining) -> None:
+    frozen = ShortTraining(SPACE, estimator._start, OPTIONS.loop, layers="temporal")
+    network = frozen.trained(SPACE.from_options(OTHER))
+    backbone = estimator._start.kit.denoiser.state_dict()
+    fresh = fresh_network(SPACE, SPACE.from_options(OTHER), seed=estimator._start.seed).state_dict()
+    mine = network.state_dict()
+    assert all(torch.equal(mine[name], value) for name, value in backbone.items())
+    assert any(not torch.equal(mine[name], fresh[name]) for name in mine if name.startswith("temporal_layers."))
+    assert frozen.fidelity.startswith("3 steps of temporal layers alone")
+
+
+def test_the_empty_network_has_no_temporal_layers_to_train(estimator: ShortTraining) -> None:
+    frozen = ShortTraining(SPACE, estimator._start, OPTIONS.loop, layers="temporal")
+    network, backbone = frozen.trained(SPACE.smallest()), estimator._start.kit.denoiser
+    assert all(torch.equal(value, backbone.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_divergence_is_an_error_of_the_toolkit(estimator: ShortTraining) -> None:
