@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nas.config.search import CapacityEstimator, SupernetEstimator
+from nas.config.search import CapacityEstimator, ProxyEstimator, SensitivityEstimator, SupernetEstimator
 from nas.config.section import Count, Positive, Section
 from nas.core.resources import Resources
-from nas.quality.options import ShortTrainingOptions
+from nas.quality.options import ShortTrainingOptions, SupernetOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
 _DEFAULT = ShortTrainingOptions()
 
 
 class ShortTrainingEstimator(Section):
-    """Every candidate trained alone for ``steps`` from a common backbone without temporal layers; toy space only."""
+    """Every candidate trained alone for ``steps``; toy space only.
+
+    All start from a common backbone without temporal layers, or inherit the weights of a ``supernet``, which is trained
+    on ``clips`` clips first.
+    """
 
     type: Literal["short_training"]
+    start: Literal["backbone", "supernet"] = "backbone"
+    supernet: SupernetOptions = SupernetOptions()
     steps: Count = _DEFAULT.steps
     batch_size: Count = _DEFAULT.batch_size
     learning_rate: Positive = _DEFAULT.learning_rate
+    layers: Literal["all", "temporal"] = _DEFAULT.layers
     backbone_steps: Count = _DEFAULT.backbone_steps
     clips: Count = _DEFAULT.clips
     held_out_clips: Annotated[int, Field(ge=18)] = _DEFAULT.held_out_clips
@@ -64,13 +72,27 @@ class CapacityLevel(CapacityEstimator, LevelSection):
     """The training-free proxy as a level."""
 
 
+class ProxyLevel(ProxyEstimator, LevelSection):
+    """A training-free proxy by name as a level."""
+
+
+class SensitivityLevel(SensitivityEstimator, LevelSection):
+    """Sensitivities of a supernet as a level."""
+
+
 class ShortTrainingLevel(ShortTrainingEstimator, LevelSection):
     """Short trainings as a level; with ``teacher`` they are distilled from the largest network of the supernet."""
 
     teacher: Literal["supernet"] | None = None
 
+    @model_validator(mode="after")
+    def _students_train_all(self) -> Self:
+        if self.teacher and self.layers != "all":
+            raise ValueError("students of a teacher train all layers: leave out layers, or the teacher")
+        return self
 
-Level = SupernetLevel | CapacityLevel | ShortTrainingLevel
+
+Level = SupernetLevel | CapacityLevel | ProxyLevel | SensitivityLevel | ShortTrainingLevel
 
 
 class LevelsEstimator(Section):
@@ -89,19 +111,44 @@ class LevelsEstimator(Section):
         prices = [level.price for level in self.levels]
         if prices[-1] != 1.0 or any(low >= high for low, high in pairwise(prices)):
             raise ValueError(f"prices must rise from level to level and end with 1, the highest level's, got {prices}")
-        supernets = [level for level in self.levels if isinstance(level, SupernetLevel)]
-        if any((one.options, one.clips) != (supernets[0].options, supernets[0].clips) for one in supernets):
+        if len(_distinct(_supernet_of(level) for level in self.levels)) > 1:
             raise ValueError("levels share one supernet: its options and clips must be equal at every level")
-        trainings = [level for level in self.levels if isinstance(level, ShortTrainingLevel)]
-        if any(
-            (one.backbone_steps, one.clips) != (trainings[0].backbone_steps, trainings[0].clips) for one in trainings
-        ):
-            raise ValueError(
-                "short trainings share one backbone: backbone_steps and clips must be equal at every level"
-            )
-        if any(level.teacher for level in trainings) and not supernets:
+        if len(_distinct(_backbone_of(level) for level in self.levels)) > 1:
+            raise ValueError("levels share one backbone: backbone_steps and clips must be equal at every level")
+        names = [level.type for level in self.levels]
+        taught = any(isinstance(level, ShortTrainingLevel) and level.teacher for level in self.levels)
+        if taught and "supernet" not in names:
             raise ValueError("teacher 'supernet' needs a level of type supernet")
         return self
 
 
-Quality = SupernetEstimator | CapacityEstimator | ShortTrainingEstimator | LevelsEstimator
+Estimator = SupernetEstimator | CapacityEstimator | ProxyEstimator | SensitivityEstimator | ShortTrainingEstimator
+Quality = Estimator | LevelsEstimator
+
+
+def _supernet_of(level: Level) -> object:
+    if isinstance(level, (SupernetLevel, SensitivityLevel)):
+        return level.options, level.clips
+    if isinstance(level, ShortTrainingLevel) and level.start == "supernet":
+        return level.supernet, level.clips
+    return None
+
+
+def _backbone_of(level: Level) -> object:
+    if isinstance(level, (SupernetLevel, SensitivityLevel)) and level.options.backbone_steps:
+        return level.options.backbone_steps, level.clips
+    if isinstance(level, ShortTrainingLevel) and level.start == "supernet" and level.supernet.backbone_steps:
+        return level.supernet.backbone_steps, level.clips
+    if isinstance(level, ShortTrainingLevel) and level.start == "backbone" and level.teacher is None:
+        return level.backbone_steps, level.clips
+    if isinstance(level, ProxyLevel) and level.name in ("grad_norm", "feature_alignment"):
+        return level.backbone_steps, level.clips
+    return None
+
+
+def _distinct(values: Iterable[object]) -> list[object]:
+    kept: list[object] = []
+    for value in values:
+        if value is not None and value not in kept:
+            kept.append(value)
+    return kept

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from nas.config.joint import ScenarioSearch
 from nas.config.section import Count, Positive, Section
-from nas.quality.options import SupernetOptions
+from nas.quality.options import ShortTrainingOptions, SupernetOptions
+
+_SHORT = ShortTrainingOptions()
 
 
 class RandomEngine(Section):
@@ -115,6 +117,35 @@ class SupernetEstimator(Section):
     """Weight-sharing network trained once in the search stage; toy space only."""
 
     type: Literal["supernet"] = "supernet"
+    options: SupernetOptions = SupernetOptions()
+    clips: Count = 4096
+    held_out_clips: Annotated[int, Field(ge=18)] = 36
+
+
+class ProxyEstimator(Section):
+    """A training-free proxy by name, which ranks candidates and measures nothing; see ``nas.quality.proxies``.
+
+    ``grad_norm`` and ``feature_alignment`` need the toy space's clips and a trained backbone (``backbone_steps`` on
+    ``clips`` clips), the latter a teacher as well: the largest network, trained on for ``teacher_steps``.
+    """
+
+    type: Literal["proxy"]
+    name: Literal["grad_norm", "synflow", "feature_alignment", "parameters", "flops"]
+    backbone_steps: Count = _SHORT.backbone_steps
+    teacher_steps: Count = 300
+    clips: Count = _SHORT.clips
+    held_out_clips: Annotated[int, Field(ge=18)] = _SHORT.held_out_clips
+
+
+class SensitivityEstimator(Section):
+    """Sums of what changing single slots, or ``pairs`` of them, does to a supernet's held-out loss; toy space only.
+
+    Changes are measured from the empty network (``reference: empty``) or from the largest.
+    """
+
+    type: Literal["removal_sensitivity"]
+    reference: Literal["empty", "largest"] = "empty"
+    pairs: bool = False
     options: SupernetOptions = SupernetOptions()
     clips: Count = 4096
     held_out_clips: Annotated[int, Field(ge=18)] = 36

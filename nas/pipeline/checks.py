@@ -18,7 +18,7 @@ from nas.config.validation import faults
 from nas.core.errors import ConfigError, NasError, Problem
 from nas.pipeline.budget_checks import budget_faults
 from nas.pipeline.executor_checks import executor_faults
-from nas.pipeline.quality_checks import quality_faults, quality_types
+from nas.pipeline.quality_checks import quality_faults, trained_estimators
 from nas.pipeline.scenario_checks import scenario_faults
 from nas.pipeline.spaces import space_of
 from nas.pipeline.train_checks import train_faults
@@ -110,9 +110,9 @@ def _sizes(space: TemporalSpace, scenario: ScenarioSection) -> Iterator[Fault]:
 
 
 def _toy_training(config: RunConfig) -> str | None:
-    trained = {"supernet", "short_training"} & set(quality_types(config))
+    trained = trained_estimators(config)
     if config.search is not None and trained:
-        return f"quality {min(trained)!r}"
+        return trained[0]
     return "training" if config.train is not None and config.train.data.type == "procedural" else None
 
 

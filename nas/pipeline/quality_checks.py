@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 # Engines whose candidates may wait at a level: the others need the quality of what they proposed.
 ENGINES_FOR_LEVELS = ("exhaustive", "model_based", "random", "regularised")
 
+_TRAINED = ("removal_sensitivity", "short_training", "supernet")
 
-def quality_types(config: RunConfig) -> tuple[str, ...]:
-    """Return the estimators that a run names."""
+
+def trained_estimators(config: RunConfig) -> tuple[str, ...]:
+    """Return the estimators that train on the toy space's clips, as a message names them."""
     quality = config.quality
-    return tuple(level.type for level in quality.levels) if quality.type == "levels" else (quality.type,)
+    levels = quality.levels if quality.type == "levels" else (quality,)
+    trained = [
+        f"proxy {level.name!r}" if level.type == "proxy" else f"quality {level.type!r}"
+        for level in levels
+        if level.type in _TRAINED or (level.type == "proxy" and level.name in ("grad_norm", "feature_alignment"))
+    ]
+    return tuple(sorted(trained))
 
 
 def quality_faults(config: RunConfig) -> Iterator[tuple[str, str]]:

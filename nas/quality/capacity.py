@@ -1,9 +1,9 @@
-"""A stated proxy for machines that cannot train: how much mixing over frames an architecture can do, on paper."""
+"""Stated proxies for machines that cannot train: how large an architecture is, and how much it can mix over frames."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas.core.evaluation import Quality
 
@@ -59,6 +59,27 @@ class TemporalCapacity:
             origin="proxy",
             metrics=(("temporal_gflops", sum(flops.values()) / 1e9), ("temporal_layers", float(len(flops)))),
         )
+
+
+class NetworkSize:
+    """Parameters or FLOPs of a candidate as its score, larger for better; PROXY, meets ``QualityEstimator``.
+
+    The baselines that any other proxy has to beat (Abdelfattah et al. 2021, arXiv 2101.08134, and Ning et al. 2021,
+    arXiv 2008.03064, report both).
+    """
+
+    fidelity = "training-free, from the description alone"
+
+    def __init__(self, space: SearchSpace, scenario: Scenario, *, measure: Literal["parameters", "flops"]) -> None:
+        self.name = f"{measure} (proxy)"
+        self._space = space
+        self._scenario = scenario
+        self._measure = measure
+
+    def estimate(self, architecture: Architecture) -> Quality:
+        """Size of one candidate in millions; deterministic, hence no standard error."""
+        size = getattr(self._space.workload(architecture, self._scenario), self._measure) / 1e6
+        return Quality(score=size, estimator=self.name, fidelity=self.fidelity, origin="proxy")
 
 
 def temporal_flops(workload: Workload) -> dict[str, int]:

@@ -78,7 +78,7 @@ def test_all_faults_are_named_at_once_with_place_and_spelling(tmp_path: Path) ->
         (
             "quality: {type: levels, levels: [{price: 0.1}, {type: supernet}]}",
             "quality.levels.0",
-            "needs a 'type', one of supernet, temporal_capacity, short_training",
+            "needs a 'type', one of supernet, temporal_capacity, proxy, removal_sensitivity, short_training",
         ),
     ],
 )

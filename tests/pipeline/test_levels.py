@@ -123,6 +123,15 @@ def test_warm_start_from_too_little_is_refused(tmp_path: Path) -> None:
         ("[{type: temporal_capacity, price: 0}, {type: supernet}]", "above 0"),
         ("[{type: temporal_capacity, price: 0.1}, {type: supernett}]", "did you mean 'supernet'"),
         ("[{type: supernet, price: 0.1}, {type: supernet, clips: 64}]", "share one supernet"),
+        (
+            "[{type: supernet, price: 0.1}, {type: short_training, start: supernet, supernet: {rule: sandwich}}]",
+            "share one supernet",
+        ),
+        (
+            "[{type: proxy, name: grad_norm, backbone_steps: 9, price: 0.1}, {type: short_training}]",
+            "share one backbone",
+        ),
+        ("[{type: proxy, name: naswot, price: 0.1}, {type: supernet}]", "grad_norm"),
         ("[{type: temporal_capacity, price: 0.1, resources: {cpus: 0}}, {type: supernet}]", "processor"),
     ],
 )
