@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deadly:
-    """Judges as ``task`` does; the first time it judges ``digest`` it kills its own node or its worker."""
+    """Judges as ``task``, an estimator, does; the first time at ``digest`` it kills its own node or its worker."""
 
-    task: problem.AdditiveProblem
+    task: Any
     digest: str
     mark: Path
     node: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import problem
 import pytest
 import ray_search
+import test_halving
 
 from nas.core.cost import Budget
 from nas.core.errors import TrainingError, UnavailableError
@@ -104,7 +105,7 @@ def test_address_where_nothing_listens_is_named_at_once(scheme: str) -> None:
 def ray_executor() -> Iterator[RayExecutor]:
     import ray
 
-    for module in (problem, ray_search, sys.modules[__name__]):
+    for module in (problem, ray_search, test_halving, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)  # the workers cannot import a module of the tests
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)  # the GPU is a fake
     with RayExecutor(retries=2) as executor:
@@ -350,6 +351,24 @@ def test_worker_killed_in_a_search_loses_no_evaluation(
     deadly = ray_search.Deadly(problem.AdditiveProblem(), judged_in_third_batch(whole), mark)
     assert ray_search.search_with(ray_executor, problem.MemoryJournal(), deadly) == whole
     assert mark.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0, None], ids=["cheap", "dear"])
+def test_worker_killed_at_either_level_of_halving_loses_no_evaluation(
+    ray_executor: RayExecutor, tmp_path: Path, level: int | None
+) -> None:
+    task = problem.AdditiveProblem(space=test_halving.SPACE)
+    settings: dict[str, Any] = {"engine": "regularised", "evaluations": 8}
+    whole = test_halving.run(task, **settings).evaluations
+    judged = [one for one in whole if one.proposal.level == level and one.state == "complete"]
+    estimators: list[Any] = [test_halving.Related(task), task]
+    place = 0 if level == 0 else 1
+    estimators[place] = ray_search.Deadly(estimators[place], judged[-1].architecture.digest, tmp_path / "mark")
+    levels = [QualityLevel(estimator=estimators[0], price=0.1), QualityLevel(estimator=estimators[1])]
+    result = test_halving.run(task, **settings, executor=ray_executor, quality_estimator=levels)
+    assert (tmp_path / "mark").exists()
+    assert problem.without_times(result.evaluations) == problem.without_times(whole)
 
 
 def search_and_kill(victim: str, whole: list[Evaluation], folder: Path) -> subprocess.CompletedProcess[str]:
