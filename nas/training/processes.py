@@ -76,6 +76,10 @@ def shard(module: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):  # never called itself
+        for child in module.children():
+            shard(child, device)
+        return
     mesh = init_device_mesh(device.type, (num_processes(),))
     blocks = [part for part in module.modules() if type(part).__name__ in BLOCKS]
     for part in [*reversed(blocks), module]:

@@ -75,7 +75,7 @@ def make_run(folder: Path, options: LoopOptions, start: Network | None = None) -
         folder=folder,
         metrics=folder / "metrics.jsonl",
         options=options,
-        modules={"network": network, "head": head},
+        modules={"network": network, "head": nn.ModuleDict({"only": head})},  # a container, as adapters are
         phases=[
             Phase(name="heads", trains=("head",), loss=judge),
             Phase(name="network", trains=("network",), loss=fit),
