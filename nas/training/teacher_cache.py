@@ -2,7 +2,7 @@
 
 A folder belongs to one teacher, its data and its draws (``cache.json``); several students share it. Shards are written
 whole or not at all, so that filling goes on where it was interrupted. Float32 answers of a clip of the ``tiny`` space
-take 52 KB with features. benchmarks/results/teacher_cache.md says when it is faster.
+take 52 KB with features. benchmarks/results/distillation.md says when it is faster.
 """
 
 from __future__ import annotations
