@@ -1,4 +1,4 @@
-"""Pruning: importance by removal, the greedy and the exact choice, robust training, and distillation of what is left."""
+"""Pruning: importance by removal, greedy and exact choice, robust training, and distillation of what is left."""
 
 from __future__ import annotations
 
