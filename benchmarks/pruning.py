@@ -266,9 +266,9 @@ def write(
         "# Pruning an image network",
         "",
         f"Command: `{command}`.",
-        f"The toy image UNet ({len(removable_units(TOY_SOURCE))} removable units, 3.6 M parameters), pruned to at most",
+        f"The toy image UNet ({len(removable_units(TOY_SOURCE))} units can go, 3.6 M parameters), pruned to at most "
         f"{arguments.ratio:.0%}",
-        f"of its latency by the uncalibrated prior of {DEVICE}, then distilled for {arguments.steps} steps of 32 images;",
+        f"of its latency by the uncalibrated prior of {DEVICE}, then distilled for {arguments.steps} steps of 32;",
         f"mean over {seeds} seeds (robust training, choice and distillation; the unpruned network is shared), range in",
         "brackets. Rise: of the distillation loss before distillation. Losses after it: on 256 held-out images at four",
         "fixed noises each, against the unpruned network's output and against the data. Colour and shape: the judge's",
