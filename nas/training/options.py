@@ -119,7 +119,7 @@ class DistillationOptions:
         noise: How samples are drawn.
         scaling: How the losses on the data, on the teacher's output and on its features are added: ``fixed`` by the
             three weights below, ``timestep_aware`` by SnapGen's S(task, output) + S(task, features), which has none;
-            on the toy the fixed weights ended 1 to 4 % lower in every held-out loss
+            on the toy the fixed weights ended up to 4 % lower in every held-out loss
             (benchmarks/results/distillation.md).
         task_weight: Weight of the flow-matching loss on the data (ours).
         output_weight: Weight of |v_student - v_teacher|^2 (SnapFusion and SnapGen use both levels; weights ours).
