@@ -12,6 +12,7 @@ from nas.core.cost import CostEstimate, Infeasibility, Interval
 from nas.core.evaluation import Quality
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
+from nas.search.engines.model_based import start_of
 from search_spaces.categorical import CategoricalSpace
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def run(
     """Run one engine; costs known, but for the latency residual if so wished."""
     problem = recorder.problem
     space = space_of(problem)
+    if name == "model_based":
+        options = {"start": start_of(recorder.evaluations), **options}
     costs = problem.costs
     if not residual_known:
         costs = replace(costs, latency_ms=replace(costs.latency_ms, pairs=None))

@@ -35,10 +35,13 @@ class OptunaEngine(Section):
 
 
 class ModelBasedEngine(Section):
-    """Learned quality, solved exactly on the cost table; what is expected to add most hypervolume is judged."""
+    """Learned quality, solved exactly on the cost table; what is expected to add most hypervolume is judged.
+
+    ``start`` candidates are judged before the model is used; left out, a quarter of ``search.evaluations``, 8 to 24.
+    """
 
     type: Literal["model_based"] = "model_based"
-    start: Count = 24
+    start: Count | None = None
     pairs: bool = True
     residual: bool = True
     draws: Count = 3

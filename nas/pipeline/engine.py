@@ -8,6 +8,7 @@ from nas.pipeline.context import present
 from nas.runs.front import LevelSummary
 from nas.search import engines
 from nas.search.engines.halving import SuccessiveHalving
+from nas.search.engines.model_based import start_of
 from nas.search.engines.warm import WarmStarted, good_designs
 from nas.search.levels import LevelModels
 
@@ -43,10 +44,13 @@ def make_engine(
     """
     section, space = present(context.config.search, "search"), context.search_space
     models = LevelModels(sizes=costs.sizes, num_levels=len(levels), latency=costs.hint_ms, outside=known)
+    options = section.engine.model_dump(exclude={"type"}, exclude_none=True)
+    if section.engine.type == "model_based":
+        options.setdefault("start", start_of(section.evaluations))
     engine = engines.build(
         section.engine.type,
         space,
-        section.engine.model_dump(exclude={"type"}, exclude_none=True),
+        options,
         context.streams,
         costs=costs,
         budget=budget,

@@ -15,6 +15,7 @@ from nas.core.evaluation import Evaluation, Proposal
 from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
+from nas.search.engines.model_based import search, start_of
 from nas.search.exact import SlotSum, TabulatedCosts
 from nas.search.posterior import option_traits
 from search_spaces.categorical import CategoricalSpace
@@ -289,3 +290,8 @@ def test_search_of_listed_architectures_stays_in_the_list() -> None:
     assert result.stopped == "exhausted"
     found = {problem.space.to_options(one.architecture) for one in result.evaluations}
     assert found == set(map(tuple, rows.tolist()))
+
+
+@pytest.mark.parametrize(("evaluations", "start"), [(4, 8), (24, 8), (60, 15), (96, 24), (1000, 24)])
+def test_short_searches_start_with_fewer_designs(evaluations: int, start: int) -> None:
+    assert start_of(evaluations) == start
