@@ -15,7 +15,7 @@ from nas.core.evaluation import Evaluation, Proposal
 from nas.core.pareto import hypervolume
 from nas.core.rng import RandomStreams
 from nas.search import engines, search
-from nas.search.engines.model_based import search, start_of
+from nas.search.engines.model_based import start_of
 from nas.search.exact import SlotSum, TabulatedCosts
 from nas.search.posterior import option_traits
 from search_spaces.categorical import CategoricalSpace
