@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -20,7 +21,8 @@ COMMANDS = [line.split("#")[0].strip() for kind, body in BLOCKS if not kind for 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("nas ")])
 def test_commands_name_verbs_and_options_that_exist(command: str) -> None:
     words = shlex.split(command.split(">")[0])[1:]
-    verbs = [words[0], words[1]] if words[0] == "config" else [words[0]]
+    is_group = isinstance(main.get_command(click.Context(main), words[0]), click.Group)
+    verbs = words[:2] if is_group else words[:1]
     shown = CliRunner().invoke(main, [*verbs, "--help"])
     assert shown.exit_code == 0
     assert all(word in shown.output for word in words if word.startswith("--"))
