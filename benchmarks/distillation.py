@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ import torch
 
 import search_spaces
 from nas.core.architecture import Architecture
+from nas.core.provenance import host, versions
 from nas.core.rng import RandomStreams
 from nas.core.schema import to_data
 from nas.models.build import build_denoiser
@@ -184,10 +182,7 @@ def write(
     arguments: argparse.Namespace, rows: list[dict[str, Any]], timing: dict[str, float], *, seconds: float
 ) -> None:
     """Write JSON and Markdown."""
-    machine = {
-        "processor": processor(), "cores": os.cpu_count(), "threads": 1, "system": platform.platform(),
-        "python": platform.python_version(), **{name: version(name) for name in ("torch", "diffusers", "numpy")},
-    }  # fmt: skip
+    machine = {**host(), "threads": 1, **versions()}
     command = (
         f"python benchmarks/distillation.py --seeds {arguments.seeds} --teacher-steps {arguments.teacher_steps} "
         f"--steps {arguments.steps} --out benchmarks/results/distillation"
@@ -237,15 +232,6 @@ def write(
 def say(text: str, began: float) -> None:
     """Print a line with the CPU time."""
     print(f"{time.process_time() - began:.0f} CPU s: {text}", flush=True)
-
-
-def processor() -> str:
-    """Name of the processor, as far as the system tells it."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 import latency_models
+from nas.core.provenance import host, versions
 from nas.core.rng import RandomStreams
 from nas.core.scenario import Scenario
 from nas.models.pruned import build_pruned, build_source
@@ -247,10 +245,7 @@ def write(
 ) -> None:
     """Write JSON and Markdown of the seeds finished so far."""
     seeds = len({row["seed"] for row in rows if row["rule"] != "unpruned"})
-    machine = {
-        "processor": processor(), "cores": os.cpu_count(), "threads": 1, "system": platform.platform(),
-        "python": platform.python_version(), **{name: version(name) for name in ("torch", "diffusers", "scipy")},
-    }  # fmt: skip
+    machine = {**host(), "threads": 1, **versions()}
     command = (
         f"python benchmarks/pruning.py --seeds {seeds} --ratio {arguments.ratio} --teacher-steps "
         f"{arguments.teacher_steps} --robust-steps {arguments.robust_steps} --steps {arguments.steps} "
@@ -304,15 +299,6 @@ def write(
 def say(text: str, began: float) -> None:
     """Print a line with the CPU time."""
     print(f"{time.process_time() - began:.0f} CPU s: {text}", flush=True)
-
-
-def processor() -> str:
-    """Name of the processor, as far as the system tells it."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

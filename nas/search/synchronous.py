@@ -195,7 +195,7 @@ class _Batch:
                 self.search.judges.submit(place, proposal)
                 started.append(self.draws[place])
         self.search.ledger.watcher.started(started)
-        self._write()
+        self._write(self._in_turn())
         unfinished = len(started)
         while unfinished:
             outcomes = self.search.judges.wait()
@@ -205,7 +205,7 @@ class _Batch:
             # Before the journal: what is killed in between must not lose them.
             in_turn = self._in_turn()
             self.search.outcomes.append([self._out_of_turn(*one) for one in outcomes if one[0] not in in_turn])
-            self._write()
+            self._write(in_turn)
         return self.written
 
     def _keep(self, place: int, outcome: Outcome | None) -> None:
@@ -228,9 +228,8 @@ class _Batch:
         paid = any(one.state != "screened" for one in ready.values())
         return ready if paid or len(self.written) + len(ready) == len(self.draws) else {}
 
-    def _write(self) -> None:
-        """Write what is next in turn."""
-        ready = self._in_turn()
+    def _write(self, ready: Mapping[int, Evaluation]) -> None:
+        """Write what is next in turn, which may be nothing."""
         if not ready and len(self.written) < len(self.draws):
             return
         self.search.ledger.journal.append(list(ready.values()))
