@@ -19,15 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from iphone_rows import apple_rows, relations
+from iphone_rows import apple_rows
 
 from latency_models.rates import fit_rates, prior_ms
 from nas.core.files import write_json
+from nas.pipeline.published import ratios, times
+from nas.pipeline.published_relations import relations
+from nas.pipeline.published_rows import read_table, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from iphone_rows import Relation, Row
+    from nas.pipeline.published_relations import Relation
+    from nas.pipeline.published_rows import Row
 
 FITTED_ROWS = 5
 
@@ -98,18 +102,6 @@ def check(relation: Relation) -> dict[str, object]:
     }
 
 
-def ratios(values: Sequence[float]) -> str:
-    """Return times relative to the last, ``2.29 : 1.37 : 1``; of a single one the time itself."""
-    if len(values) == 1:
-        return f"{values[0]:,.0f} ms"
-    return " : ".join(f"{value / values[-1]:.2f}" for value in values[:-1]) + " : 1"
-
-
-def times(values: Sequence[float]) -> str:
-    """Return times in ms."""
-    return ", ".join(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values)
-
-
 def markdown(result: dict) -> str:  # type: ignore[type-arg]  # the JSON document
     """Return the tables."""
     apple = result["apple"]
@@ -173,12 +165,14 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    path, lines = read_table(options.data)
+    published, _ = rows_of(lines, where=str(path))
     result = {
         "machine": f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}",
         "seed": options.seed,
         "draws": options.draws,
         "apple": leave_out(apple_rows(options.data), draws=options.draws, seed=options.seed),
-        "relations": [check(relation) for relation in relations(options.data)],
+        "relations": [check(relation) for relation in relations(published)],
     }
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "iphone_checks.json", result)

@@ -28,6 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("nas.cli.stages:export", "Write and check the Core ML package."),
     "closed-loop": ("nas.cli.stages:closed_loop", "Measure the front's own networks against their prediction."),
     "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
+    "compare-published": (
+        "nas.cli.published:compare_published",
+        "Hold the phones' uncalibrated predictions against published latencies.",
+    ),
     "verify": ("nas.cli.inspect:verify", "Check digests, staleness, export and coverage of a run."),
     "show": ("nas.cli.inspect:show", "Print a front, an architecture or the state of a run."),
     "list": (
