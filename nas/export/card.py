@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas.core.units import latency_with_interval, memory_with_interval
-from nas.export.metadata import PORTS, tool_versions
+from nas.export.metadata import tool_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from nas.core.artefacts import ExportedModel
     from nas.core.cost import CostEstimate
     from nas.core.scenario import Scenario
+    from nas.export.component import Component
     from nas.export.metadata import ExportMetadata
     from nas.export.package import Package
 
 
-def model_card(model: ExportedModel, package: Package, scenario: Scenario, metadata: ExportMetadata) -> str:
+def model_card(
+    model: ExportedModel, package: Package, scenario: Scenario, metadata: ExportMetadata, *, component: Component
+) -> str:
     """Return the card as Markdown; figures that nobody gave are not in it."""
     architecture = model.architecture
     parts = [
@@ -27,7 +30,10 @@ def model_card(model: ExportedModel, package: Package, scenario: Scenario, metad
         "## Inputs and outputs",
         _table(
             ("name", "shape", "type", "meaning"),
-            [(port.name, port.shape, port.dtype, PORTS[port.name]) for port in (*package.inputs, *package.outputs)],
+            [
+                (port.name, port.shape, port.dtype, component.texts[port.name])
+                for port in (*package.inputs, *package.outputs)
+            ],
         ),
         "The time's sinusoid is computed in float32 inside the network; all else is float16.",
         "## Architecture",

@@ -10,15 +10,14 @@ from nas.core.artefacts import StructureCheck
 from nas.core.errors import Problem, VerificationError
 from nas.export.coreml import MINIMUM_OS
 from nas.export.package import Package, TensorPort, digest_tensor
-from nas.export.trace import OUTPUT_NAME, count_calls, input_shapes, used_parameters
+from nas.export.trace import inspect_call
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from nas.core.scenario import Scenario
-    from nas.models.unet import VideoUNet
+    from nas.export.component import Component
 
 # coremltools.specification versions by target; iOS 18 from coremltools 9.0's _SPECIFICATION_VERSION_IOS_18.
 SPECIFICATIONS = {"iOS18": 9}
@@ -29,8 +28,8 @@ WEIGHT_TOLERANCE_RATIO = 0.01
 WEIGHT_TOLERANCE_BYTES = 100_000
 
 
-def check_package(package: Package, denoiser: VideoUNet, scenario: Scenario) -> tuple[StructureCheck, ...]:
-    """Compare a package with its network.
+def check_package(package: Package, component: Component) -> tuple[StructureCheck, ...]:
+    """Compare a package with the component it was made from.
 
     Inputs and outputs must be equal by name, shape and type. Convolutions, linear layers, attentions and layer norms
     must be as many as one call of the network makes (counted on the meta device). Every parameter tensor, rounded to
@@ -38,23 +37,29 @@ def check_package(package: Package, denoiser: VideoUNet, scenario: Scenario) -> 
     because a conversion may fold them into their neighbours. The weight file must be two bytes per stored parameter,
     within 1 % or 100 kB.
     """
-    shapes = input_shapes(denoiser, scenario)
-    inputs = tuple(TensorPort(name=name, shape=shape, dtype="float16") for name, shape in shapes.items())
-    output = TensorPort(name=OUTPUT_NAME, shape=shapes["sample"], dtype="float16")
-    calls = count_calls(denoiser, scenario)
+    call = inspect_call(component)
+    inputs = tuple(TensorPort(name=port.name, shape=port.shape, dtype=port.dtype) for port in component.inputs)
+    outputs = tuple(
+        TensorPort(name=port.name, shape=shape, dtype="float16")
+        for port, shape in zip(component.outputs, call.output_shapes, strict=True)
+    )
+    sinusoid = _sinusoid_dtype(package)
     return (
         _equal("inputs", "; ".join(map(str, inputs)), "; ".join(map(str, package.inputs))),
-        _equal("outputs", str(output), "; ".join(map(str, package.outputs))),
+        _equal("outputs", "; ".join(map(str, outputs)), "; ".join(map(str, package.outputs))),
         _equal(f"specification of {MINIMUM_OS}", SPECIFICATIONS[MINIMUM_OS], package.specification),
-        *(_equal(f"{name} operations", number, package.operations.get(name, 0)) for name, number in calls.items()),
+        *(
+            _equal(f"{name} operations", number, package.operations.get(name, 0))
+            for name, number in call.operations.items()
+        ),
         StructureCheck(
             name="axes of the largest tensor",
             expected=f"at most {MAX_RANK}",
             found=package.largest_rank,
             passed=package.largest_rank <= MAX_RANK,
         ),
-        _equal("sine and cosine of the time", "float32", _sinusoid_dtype(package)),
-        *_weight_checks(package, used_parameters(denoiser, scenario)),
+        *((_equal("sine and cosine of the time", "float32", sinusoid),) if sinusoid else ()),
+        *_weight_checks(package, component.used_parameters()),
     )
 
 

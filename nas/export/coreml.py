@@ -1,4 +1,4 @@
-"""A traced denoiser as a Core ML ML Program in float16, on any system; nothing is loaded or run.
+"""A traced component as a Core ML ML Program in float16, on any system; nothing is loaded or run.
 
 coremltools is imported inside functions: it costs seconds and only an export needs it.
 """
@@ -11,20 +11,20 @@ import numpy as np
 
 from nas.core.errors import UnavailableError, VerificationError
 from nas.export.shims import repaired_coremltools
-from nas.export.trace import OUTPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from torch.export import ExportedProgram
+
+    from nas.export.component import Component
 
 MINIMUM_OS = "iOS18"  # fused scaled_dot_product_attention begins there
 # torch.export leaves this beside the package's own files; nothing reads it.
 DEBUG_FILE = "executorch_debug_handle_mapping.json"
 
 
-def convert(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]], *, descriptions: Mapping[str, str]) -> Any:
+def convert(program: ExportedProgram, component: Component) -> Any:
     """Convert a graph to an ML Program: float16 weights, inputs and outputs, target ``MINIMUM_OS``.
 
     The sinusoid of the time stays in float32 (product, sine and cosine): in float16 the product of a frequency and a
@@ -32,8 +32,7 @@ def convert(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]], *, 
 
     Args:
         program: Graph of ``nas.export.trace.trace``.
-        shapes: Shape by input name, in call order.
-        descriptions: Text by input and output name.
+        component: What it is the graph of.
 
     Returns:
         ``coremltools.models.MLModel``, not loaded.
@@ -43,26 +42,30 @@ def convert(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]], *, 
         VerificationError: coremltools cannot convert the graph.
     """
     with repaired_coremltools() as coremltools:
-        inputs = [coremltools.TensorType(name=name, shape=shape, dtype=np.float16) for name, shape in shapes.items()]
+        inputs = [
+            coremltools.TensorType(name=port.name, shape=port.shape, dtype=getattr(np, port.dtype))
+            for port in component.inputs
+        ]
         precision = coremltools.transform.FP16ComputePrecision(op_selector=lambda op: not is_sinusoid(op))
         try:
             model = coremltools.convert(
                 program,
                 convert_to="mlprogram",
                 inputs=inputs,
-                outputs=[coremltools.TensorType(name=OUTPUT_NAME, dtype=np.float16)],
+                outputs=[coremltools.TensorType(name=port.name, dtype=np.float16) for port in component.outputs],
                 minimum_deployment_target=coremltools.target[MINIMUM_OS],
                 compute_precision=precision,
                 skip_model_load=True,
             )
         except (NotImplementedError, ValueError, RuntimeError) as error:
             raise VerificationError(
-                f"coremltools {coremltools.__version__} cannot convert the network: {error}",
+                f"coremltools {coremltools.__version__} cannot convert the {component.name}: {error}",
                 hint="the network uses an operation outside those that the tests of nas.export cover",
             ) from error
-        for name in shapes:
-            model.input_description[name] = descriptions[name]
-        model.output_description[OUTPUT_NAME] = descriptions[OUTPUT_NAME]
+        for source in component.inputs:
+            model.input_description[source.name] = source.text
+        for target in component.outputs:
+            model.output_description[target.name] = target.text
         return model
 
 

@@ -18,15 +18,19 @@ from nas.core.protocols import Progress, SilentProgress
 from nas.core.schema import to_data, with_schema
 from nas.export.card import model_card
 from nas.export.checks import check_package, require_passed
+from nas.export.component import denoiser_component
 from nas.export.coreml import MINIMUM_OS, convert, save
-from nas.export.metadata import PORTS, ExportMetadata, package_entries
-from nas.export.package import Package, read_package
+from nas.export.metadata import ARCHITECTURE_ENTRY, ExportMetadata, package_entries
+from nas.export.package import read_package
 from nas.export.parity import compute_parity, parity_checks
 from nas.export.shims import load_coremltools
-from nas.export.trace import exportable, input_shapes, trace, used_parameters
+from nas.export.trace import exportable, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nas.core.scenario import Scenario
+    from nas.export.component import Component
     from nas.models.unet import VideoUNet
 
 PACKAGE_NAME = "denoiser.mlpackage"
@@ -75,13 +79,15 @@ def export_denoiser(
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_package(denoiser, scenario, work / PACKAGE_NAME, metadata=metadata, progress=report)
+        component = denoiser_component(denoiser, scenario)
+        entries = package_entries(denoiser.architecture, scenario, metadata)
+        _write_package(component, work / PACKAGE_NAME, metadata=metadata, entries=entries, progress=report)
         report.update(3, len(STEPS) - 1, STEPS[3])
         package = read_package(work / PACKAGE_NAME)
-        checks = check_package(package, denoiser, scenario)
+        checks = check_package(package, component)
         require_passed(checks, folder / PACKAGE_NAME)
         report.update(4, len(STEPS) - 1, STEPS[4])
-        agreement = compute_parity(work / PACKAGE_NAME, denoiser, scenario) if parity else None
+        agreement = compute_parity(work / PACKAGE_NAME, component) if parity else None
         if agreement is not None:
             checks += parity_checks(agreement)
             require_passed(checks, folder / PACKAGE_NAME)
@@ -92,14 +98,16 @@ def export_denoiser(
             precision="float16",
             minimum_os=MINIMUM_OS,
             package_bytes=_folder_bytes(work / PACKAGE_NAME),
-            parameters=sum(item.numel() for item in used_parameters(denoiser, scenario).values()),
+            parameters=sum(item.numel() for item in component.used_parameters().values()),
             operations=tuple(package.operations.items()),
             checks=checks,
             seconds=time.monotonic() - start,
             peak_rss_mb=peak_rss_mb(),
             parity=agreement,
         )
-        _write_records(work, model, package, scenario=scenario, metadata=metadata)
+        card = model_card(model, package, scenario, metadata, component=component)
+        write_text_atomically(work / CARD_NAME, card)
+        write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
         _replace_folder(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -114,30 +122,28 @@ def peak_rss_mb() -> float:
 
 
 def _write_package(
-    denoiser: VideoUNet, scenario: Scenario, path: Path, *, metadata: ExportMetadata, progress: Progress
+    component: Component,
+    path: Path,
+    *,
+    metadata: ExportMetadata,
+    entries: Mapping[str, str],
+    progress: Progress,
 ) -> None:
     total = len(STEPS) - 1
     progress.update(0, total, STEPS[0])
-    program = trace(denoiser, scenario)
+    program = trace(component)
     progress.update(1, total, STEPS[1])
-    model = convert(program, input_shapes(denoiser, scenario), descriptions=PORTS)
+    model = convert(program, component)
     del program  # frees its own tensors before the weights are written
     gc.collect()
     model.author = metadata.author
     model.license = metadata.license
     model.short_description = metadata.description
-    model.version = denoiser.architecture.digest
-    for key, value in package_entries(denoiser.architecture, scenario, metadata).items():
+    model.version = entries[ARCHITECTURE_ENTRY]
+    for key, value in entries.items():
         model.user_defined_metadata[key] = value
     progress.update(2, total, STEPS[2])
     save(model, path)
-
-
-def _write_records(
-    work: Path, model: ExportedModel, package: Package, *, scenario: Scenario, metadata: ExportMetadata
-) -> None:
-    write_text_atomically(work / CARD_NAME, model_card(model, package, scenario, metadata))
-    write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
 
 
 def _replace_folder(work: Path, folder: Path) -> None:

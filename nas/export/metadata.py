@@ -11,26 +11,14 @@ from nas.core.evaluation import Quality
 from nas.core.files import canonical_json
 from nas.core.provenance import versions
 from nas.core.schema import to_data
-from nas.export.trace import INPUT_NAMES, OUTPUT_NAME
+from nas.export.component import DESCRIPTION
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.scenario import Scenario
 
 PREFIX = "mobile-video-nas"
-DESCRIPTION = "Denoiser of latent video: predicts the velocity from noisy latents, time and text."
-PORTS = dict(
-    zip(
-        (*INPUT_NAMES, OUTPUT_NAME),
-        (
-            "Noisy latents (1, frames, channels, height, width): (1 - t) x + t noise.",
-            "Time times 1000, shape (1,): 1000 is noise, 0 is data.",
-            "Text tokens (1, tokens, width).",
-            "Velocity, noise minus data, in the shape of the latents.",
-        ),
-        strict=True,
-    )
-)
+ARCHITECTURE_ENTRY = f"{PREFIX}.architecture"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.core.errors import InputError
+from nas.export.component import INPUT_NAMES, OUTPUT_NAME
 from nas.export.mil.executor import execute, require_known
 from nas.export.mil.program import read_program
-from nas.export.trace import INPUT_NAMES, OUTPUT_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

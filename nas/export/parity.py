@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.func import functional_call
 
 from nas.core.artefacts import ParityReport, ParityRow, StructureCheck
+from nas.export.component import example_inputs, example_words
 from nas.export.mil.compare import compare_tensors
 from nas.export.mil.executor import Precision, execute
 from nas.export.mil.memory import activation_peak, weight_bytes
 from nas.export.mil.program import read_program
 from nas.export.mil.twin import side_by_side
-from nas.export.trace import OUTPUT_NAME, evaluating, input_shapes, trace
+from nas.export.trace import as_tuple, evaluating, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
 
-    from nas.core.scenario import Scenario
+    from nas.export.component import Component
     from nas.export.mil.program import Program
-    from nas.models.unet import VideoUNet
 
 # Largest relative differences allowed, by precision, and least PSNR of float32 against the untouched network: the
 # requirements on this executor. Seen on the toy networks of the tests: 1e-5, 2.2e-3 and 72 dB.
 MAX_RELATIVE: dict[str, float] = {"float32": 1e-3, "float16": 1e-2}
 MIN_PSNR_DB = 60.0
 AS_STORED, UNTOUCHED = "torch, weights rounded as stored", "torch, weights as trained"
-# Noise; the largest times leave float16 the fewest digits behind the point.
-SEED, TIME = 0, 999.0
 
 
-def parity_inputs(denoiser: VideoUNet, scenario: Scenario) -> dict[str, Tensor]:
-    """Return standard normal latents and text and a time near the noisy end, all exact in float16."""
-    generator = torch.Generator().manual_seed(SEED)
-    shapes = input_shapes(denoiser, scenario)
-    inputs = {name: torch.randn(shape, generator=generator).half().float() for name, shape in shapes.items()}
-    return inputs | {"timestep": torch.full(shapes["timestep"], TIME)}
-
-
-def compute_parity(path: Path, denoiser: VideoUNet, scenario: Scenario) -> ParityReport:
+def compute_parity(path: Path, component: Component) -> ParityReport:
     """Compute a package in float32 and float16 and its network with trained and with rounded weights, and compare.
 
     When package and network with the same rounded weights part in float32, both are computed once more, layer by layer,
@@ -50,8 +40,8 @@ def compute_parity(path: Path, denoiser: VideoUNet, scenario: Scenario) -> Parit
 
     Args:
         path: A saved package.
-        denoiser: Its source in float32 on the CPU; not changed.
-        scenario: Frames and size of the package.
+        component: What it was made from; not changed. Weights as trained are those of its ``reference`` where it has
+            one.
 
     Raises:
         InputError: The package is damaged, or takes other inputs.
@@ -59,28 +49,40 @@ def compute_parity(path: Path, denoiser: VideoUNet, scenario: Scenario) -> Parit
         VerificationError: An operation of it fails.
     """
     program = read_program(path)
-    inputs = parity_inputs(denoiser, scenario)
-    with evaluating(denoiser):
-        untouched = denoiser(*inputs.values())
-        rounded = {name: item.detach().half().float() for name, item in denoiser.named_parameters()}
-        as_stored = functional_call(denoiser, rounded, tuple(inputs.values()))
+    inputs = example_inputs(component)
+    untouched = torch_outputs(component, inputs)
+    with evaluating(component.module):
+        rounded = {name: item.detach().half().float() for name, item in component.module.named_parameters()}
+        as_stored = _named(component, functional_call(component.module, rounded, tuple(inputs.values())))
         del rounded
-    single = execute(program, inputs)[OUTPUT_NAME]
-    half = execute(program, inputs, precision="float16")[OUTPUT_NAME]
-    rows = (
-        _row("float32", AS_STORED, as_stored, single),
-        _row("float32", UNTOUCHED, untouched, single),
-        _row("float16", UNTOUCHED, untouched, half),
+    single = execute(program, inputs)
+    half = execute(program, inputs, precision="float16")
+    rows = tuple(
+        row
+        for name in single
+        for row in (
+            _row(name, "float32", AS_STORED, as_stored[name], single[name]),
+            _row(name, "float32", UNTOUCHED, untouched[name], single[name]),
+            _row(name, "float16", UNTOUCHED, untouched[name], half[name]),
+        )
     )
     weights = weight_bytes(program)
+    agrees = all(_agrees(row) for row in rows if row.reference == AS_STORED)
     return ParityReport(
-        inputs=f"standard normal latents and text (seed {SEED}), time {TIME:g}",
+        inputs=example_words(component),
         rows=rows,
-        first_apart=None if _agrees(rows[0]) else _first_apart(program, denoiser, scenario, inputs),
+        first_apart=None if agrees else _first_apart(program, component, inputs),
         activation_peak_bytes=activation_peak(program).num_bytes,
         weight_bytes=weights.stored,
         decompressed_bytes=weights.decompressed,
     )
+
+
+def torch_outputs(component: Component, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the network computes in float32 with its weights as trained, by output name."""
+    with evaluating(component.module):
+        call = component.reference or component.module
+        return _named(component, call(*inputs.values()))
 
 
 def parity_checks(report: ParityReport) -> tuple[StructureCheck, ...]:
@@ -102,10 +104,14 @@ def parity_checks(report: ParityReport) -> tuple[StructureCheck, ...]:
     return tuple(checks)
 
 
-def _row(precision: Precision, reference: str, expected: Tensor, found: Tensor) -> ParityRow:
-    error = compare_tensors(OUTPUT_NAME, expected, found)
+def _named(component: Component, outputs: Any) -> dict[str, Tensor]:
+    return {port.name: item for port, item in zip(component.outputs, as_tuple(outputs), strict=True)}
+
+
+def _row(output: str, precision: Precision, reference: str, expected: Tensor, found: Tensor) -> ParityRow:
+    error = compare_tensors(output, expected, found)
     return ParityRow(
-        output=OUTPUT_NAME,
+        output=output,
         precision=precision,
         reference=reference,
         max_absolute=error.max_absolute,
@@ -119,8 +125,8 @@ def _agrees(row: ParityRow) -> bool:
     return row.max_relative <= MAX_RELATIVE[row.precision]
 
 
-def _first_apart(program: Program, denoiser: VideoUNet, scenario: Scenario, inputs: dict[str, Tensor]) -> str:
-    compared = side_by_side(program, trace(denoiser, scenario), inputs)
+def _first_apart(program: Program, component: Component, inputs: dict[str, Tensor]) -> str:
+    compared = side_by_side(program, trace(component), inputs)
     apart = compared.first_apart(MAX_RELATIVE["float32"])
     if apart is None:
         return f"no matched layer but behind the last of {len(compared.layers)}"

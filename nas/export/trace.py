@@ -1,4 +1,4 @@
-"""The denoiser as a graph of fixed shapes, traced with fake tensors: nothing is computed, whatever the size.
+"""A component as a graph of fixed shapes, traced with fake tensors: nothing is computed, whatever the size.
 
 ``torch.jit.trace`` would run the network once: hundreds of seconds at full size, and tens of gigabytes for attention
 over all pixels of all frames. ``torch.export`` only follows shapes.
@@ -10,25 +10,23 @@ import copy
 import warnings
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from nas.core.errors import VerificationError
+from nas.export.component import empty_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
     from torch.export import ExportedProgram
 
-    from nas.core.scenario import Scenario
-    from nas.models.unet import VideoUNet
-
-INPUT_NAMES = ("sample", "timestep", "encoder_hidden_states")
-OUTPUT_NAME = "velocity"
+    from nas.export.component import Component
 
 # Calls of torch functions that must come out of a conversion one for one, under the name of their Core ML operation.
 CORE_ML_OPERATIONS = {
@@ -40,39 +38,17 @@ CORE_ML_OPERATIONS = {
 }
 
 
-def input_shapes(denoiser: VideoUNet, scenario: Scenario) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each input for one clip: latents (1, T, C, H, W), time (1,), text (1, N, D).
-
-    Raises:
-        ConfigError: The scenario does not fit the backbone.
-    """
-    spec = denoiser.spec
-    height, width = spec.latent_size(scenario)
-    shapes = (
-        (1, scenario.frames, spec.latent_channels, height, width),
-        (1,),
-        (1, spec.text_tokens, spec.text_width),
-    )
-    return dict(zip(INPUT_NAMES, shapes, strict=True))
+M = TypeVar("M", bound=nn.Module)
 
 
-def used_parameters(denoiser: VideoUNet, scenario: Scenario) -> dict[str, Tensor]:
-    """Return the parameters that a call in ``scenario`` uses: a clip of one frame skips the temporal layers."""
-    return {
-        name: parameter.detach()
-        for name, parameter in denoiser.named_parameters()
-        if scenario.frames > 1 or not name.startswith("temporal_layers.")
-    }
-
-
-def exportable(denoiser: VideoUNet) -> VideoUNet:
-    """Return the denoiser itself when it is float32 on the CPU, a copy that is otherwise.
+def exportable(module: M) -> M:
+    """Return the network itself when it is float32 on the CPU, a copy that is otherwise.
 
     Raises:
         VerificationError: A weight is not finite or leaves the range of float16; all such are named.
     """
-    plain = all(item.dtype == torch.float32 and item.device.type == "cpu" for item in denoiser.parameters())
-    model = denoiser if plain else copy.deepcopy(denoiser).to(device="cpu", dtype=torch.float32)
+    plain = all(item.dtype == torch.float32 and item.device.type == "cpu" for item in module.parameters())
+    model = module if plain else copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
     limit = torch.finfo(torch.float16).max
     # Also true for a NaN, which no comparison holds for.
     bad = [name for name, item in model.named_parameters() if not bool(item.detach().abs().max() <= limit)]
@@ -84,41 +60,47 @@ def exportable(denoiser: VideoUNet) -> VideoUNet:
     return model
 
 
-def trace(denoiser: VideoUNet, scenario: Scenario) -> ExportedProgram:
-    """Return the graph of one denoiser call for one clip, all shapes fixed.
-
-    Args:
-        denoiser: Network in float32 on the CPU; left as it is, its mode included.
-        scenario: Frames and size.
-
-    Raises:
-        ConfigError: The scenario does not fit the backbone.
-    """
-    inputs = tuple(torch.zeros(shape) for shape in input_shapes(denoiser, scenario).values())
-    with evaluating(denoiser), warnings.catch_warnings():
+def trace(component: Component) -> ExportedProgram:
+    """Return the graph of one call of a component, all shapes fixed; its module is left as it is."""
+    with evaluating(component.module), warnings.catch_warnings():
         # torch 2.13's own use of its tree nodes; gone when torch stops calling it.
         warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*", category=FutureWarning)
-        program = torch.export.export(denoiser, inputs)
+        program = torch.export.export(component.module, empty_inputs(component))
         # An empty table keeps attention, norms and linear layers whole; coremltools wants this form.
         return program.run_decompositions({})
 
 
-def count_calls(denoiser: VideoUNet, scenario: Scenario) -> dict[str, int]:
-    """Count what one call computes, by Core ML operation, from the torch side and without computing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFacts:
+    """What one call computes: number of Core ML operations by name, and the shape of each output."""
+
+    operations: dict[str, int]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+
+def inspect_call(component: Component) -> CallFacts:
+    """Return what one call computes, from the torch side and without computing.
 
     The network runs once on the meta device while every call of a torch function in ``CORE_ML_OPERATIONS`` is counted.
     """
-    shapes = input_shapes(denoiser, scenario).values()
-    tensors = dict(denoiser.named_parameters()) | dict(denoiser.named_buffers())
+    tensors = dict(component.module.named_parameters()) | dict(component.module.named_buffers())
     without_memory = {name: torch.empty_like(item, device="meta") for name, item in tensors.items()}
     counter = _CallCounter()
-    with evaluating(denoiser), counter:
-        functional_call(denoiser, without_memory, tuple(torch.empty(shape, device="meta") for shape in shapes))
+    with evaluating(component.module), counter:
+        outputs = functional_call(component.module, without_memory, empty_inputs(component, "meta"))
     counts = Counter[str]()
     for function, number in counter.calls.items():
         if function in CORE_ML_OPERATIONS:
             counts[CORE_ML_OPERATIONS[function]] += number
-    return {name: counts[name] for name in dict.fromkeys(CORE_ML_OPERATIONS.values())}
+    return CallFacts(
+        operations={name: counts[name] for name in dict.fromkeys(CORE_ML_OPERATIONS.values())},
+        output_shapes=tuple(tuple(item.shape) for item in as_tuple(outputs)),
+    )
+
+
+def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of a module as a tuple, also when there is only one."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 class _CallCounter(TorchFunctionMode):
@@ -134,12 +116,12 @@ class _CallCounter(TorchFunctionMode):
 
 
 @contextmanager
-def evaluating(denoiser: VideoUNet) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put the network into evaluation mode, without gradients, for as long as the block runs."""
-    training = denoiser.training
-    denoiser.eval()
+    training = module.training
+    module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        denoiser.train(training)
+        module.train(training)

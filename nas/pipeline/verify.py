@@ -86,6 +86,7 @@ def _export_checks(context: Context) -> list[StructureCheck]:
 
 def _parity_checks(context: Context, body: dict[str, Any], file: Path) -> list[StructureCheck]:
     """Compute the package and its network again; torch is imported only where that is asked for."""
+    from nas.export.component import denoiser_component
     from nas.export.parity import compute_parity, parity_checks
     from nas.export.trace import exportable
     from nas.pipeline.export import source_network
@@ -94,7 +95,7 @@ def _parity_checks(context: Context, body: dict[str, Any], file: Path) -> list[S
     digest = file.parent.name
     denoiser = exportable(source_network(context, digest, model.architecture)[0])
     scenario = _scenario_of(context, digest)
-    report = compute_parity(file.parent / model.package, denoiser, scenario)
+    report = compute_parity(file.parent / model.package, denoiser_component(denoiser, scenario))
     return [replace(check, name=f"{file.parent.name}: {check.name}") for check in parity_checks(report)]
 
 

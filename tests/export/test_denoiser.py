@@ -16,6 +16,7 @@ from nas.core.files import read_json, sha256_path
 from nas.core.schema import check_schema, from_data
 from nas.export import export_denoiser, read_package
 from nas.export.checks import check_package, require_passed
+from nas.export.component import denoiser_component
 from nas.export.package import MODEL_FILE, WEIGHT_FILE
 
 from .conftest import SCENARIO, Exported, toy_architecture, toy_denoiser
@@ -111,7 +112,9 @@ def test_nothing_but_the_three_files_is_left(exported: Exported) -> None:
 def test_another_network_of_the_same_shape_does_not_pass(exported: Exported) -> None:
     package = read_package(exported.package)
     other = toy_denoiser(("conv1d", "conv3d", "self_attention_1d", "self_attention_3d", "none"), seed=1)
-    assert failed(check_package(package, other, SCENARIO)) == ["parameter tensors stored bit for bit in float16"]
+    assert failed(check_package(package, denoiser_component(other, SCENARIO))) == [
+        "parameter tensors stored bit for bit in float16"
+    ]
 
 
 def test_one_changed_weight_does_not_pass(exported: Exported) -> None:
@@ -119,13 +122,14 @@ def test_one_changed_weight_does_not_pass(exported: Exported) -> None:
     denoiser = toy_denoiser(("conv1d", "conv3d", "self_attention_1d", "self_attention_3d", "none"))
     with torch.no_grad():
         denoiser.conv_out.weight[0, 0, 0, 0] += 0.01
-    (check,) = [check for check in check_package(package, denoiser, SCENARIO) if not check.passed]
+    (check,) = [check for check in check_package(package, denoiser_component(denoiser, SCENARIO)) if not check.passed]
     assert "missing conv_out.weight" in check.found
 
 
 def test_another_architecture_does_not_pass(exported: Exported) -> None:
     package = read_package(exported.package)
-    wrong = failed(check_package(package, toy_denoiser(("conv1d",) * 5), SCENARIO))
+    other = denoiser_component(toy_denoiser(("conv1d",) * 5), SCENARIO)
+    wrong = failed(check_package(package, other))
     assert {"linear operations", "scaled_dot_product_attention operations", "layer_norm operations"} <= set(wrong)
 
 
@@ -142,7 +146,7 @@ def test_another_architecture_does_not_pass(exported: Exported) -> None:
 )
 def test_each_check_fails_on_its_own_fact(exported: Exported, change: dict[str, Any], check: str) -> None:
     package = replace(read_package(exported.package), **change)
-    assert failed(check_package(package, exported.denoiser, SCENARIO)) == [check]
+    assert failed(check_package(package, denoiser_component(exported.denoiser, SCENARIO))) == [check]
 
 
 def test_failed_checks_are_all_named(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_failed_checks_are_all_named(tmp_path: Path) -> None:
 def test_failed_export_leaves_the_old_folder_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Exported
 ) -> None:
-    def write(_denoiser: Any, _scenario: Any, path: Path, **_options: Any) -> None:
+    def write(_component: Any, path: Path, **_options: Any) -> None:
         shutil.copytree(exported.package, path)
 
     monkeypatch.setattr(module, "_write_package", write)
@@ -173,7 +177,7 @@ def test_failed_export_leaves_the_old_folder_as_it_was(
 def test_new_export_replaces_the_old_folder_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Exported
 ) -> None:
-    def write(_denoiser: Any, _scenario: Any, path: Path, **_options: Any) -> None:
+    def write(_component: Any, path: Path, **_options: Any) -> None:
         shutil.copytree(exported.package, path)
 
     monkeypatch.setattr(module, "_write_package", write)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nas.core.errors import InputError
+from nas.export.component import denoiser_component
 from nas.export.packaged import PackagedDenoiser
-from nas.export.trace import input_shapes
 from tests.export.conftest import SCENARIO
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def two_clips(exported: Exported) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = input_shapes(exported.denoiser, SCENARIO).values()
+    shapes = [port.shape for port in denoiser_component(exported.denoiser, SCENARIO).inputs]
     sample, _, text = (torch.randn(2, *shape[1:], generator=generator) for shape in shapes)
     return sample, torch.tensor([900.0, 250.0]), text
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from nas.export.component import denoiser_component, example_inputs
 from nas.export.mil import execute, first_difference, read_program
 from nas.export.mil.twin import side_by_side
 from nas.export.package import WEIGHT_FILE
-from nas.export.parity import compute_parity, parity_checks, parity_inputs
+from nas.export.parity import compute_parity, parity_checks
 from nas.export.trace import trace
 
 from .conftest import SCENARIO, Exported
@@ -45,7 +46,7 @@ def test_every_temporal_kind_computes_what_its_network_computes(which: str, requ
 
 
 def test_float16_results_can_be_stored_in_float16(exported: Exported) -> None:
-    inputs = parity_inputs(exported.denoiser, SCENARIO)
+    inputs = example_inputs(denoiser_component(exported.denoiser, SCENARIO))
     (found,) = execute(read_program(exported.package), inputs, precision="float16").values()
     assert found.equal(found.half().float())
 
@@ -59,10 +60,10 @@ def test_program_needs_the_memory_that_its_weights_take(exported: Exported) -> N
 
 def test_one_altered_byte_is_found_at_its_layer_by_either_way(exported: Exported, tmp_path: Path) -> None:
     path = altered(exported, tmp_path)
-    report = compute_parity(path, exported.denoiser, SCENARIO)
+    report = compute_parity(path, denoiser_component(exported.denoiser, SCENARIO))
     failed = [check for check in parity_checks(report) if not check.passed]
     assert f"of layer {LAYER} (" in failed[0].found
-    inputs = parity_inputs(exported.denoiser, SCENARIO)
+    inputs = example_inputs(denoiser_component(exported.denoiser, SCENARIO))
     between = first_difference(read_program(exported.package), read_program(path), inputs)
     assert between is not None
     assert report.first_apart is not None
@@ -70,8 +71,8 @@ def test_one_altered_byte_is_found_at_its_layer_by_either_way(exported: Exported
 
 
 def test_layers_of_graph_and_program_are_matched_one_for_one(exported: Exported) -> None:
-    inputs = parity_inputs(exported.denoiser, SCENARIO)
-    compared = side_by_side(read_program(exported.package), trace(exported.denoiser, SCENARIO), inputs)
+    component = denoiser_component(exported.denoiser, SCENARIO)
+    compared = side_by_side(read_program(exported.package), trace(component), example_inputs(component))
     operations = dict(exported.model.operations)
     kinds = ("conv", "linear", "layer_norm", "scaled_dot_product_attention", "batch_norm", "gelu")
     assert len(compared.layers) == sum(operations[kind] for kind in kinds)

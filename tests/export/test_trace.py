@@ -7,7 +7,8 @@ from torch import nn
 import search_spaces
 from nas.core.errors import ConfigError, VerificationError
 from nas.core.scenario import Scenario
-from nas.export.trace import count_calls, exportable, input_shapes, trace, used_parameters
+from nas.export.component import denoiser_component
+from nas.export.trace import exportable, inspect_call, trace
 from nas.models.build import build_denoiser, example_inputs
 
 from .conftest import CONVOLUTIONS_AND_SELF, SCENARIO, toy_denoiser
@@ -17,9 +18,9 @@ ONE_FRAME = Scenario(frames=1, height=32, width=32, denoising_steps=4)
 
 def test_shapes_are_those_of_the_example_inputs() -> None:
     denoiser = toy_denoiser(("none",) * 5)
-    shapes = input_shapes(denoiser, SCENARIO)
+    shapes = [port.shape for port in denoiser_component(denoiser, SCENARIO).inputs]
     examples = example_inputs(search_spaces.get("tiny"), SCENARIO)
-    assert list(shapes.values()) == [tuple(example.shape) for example in examples]
+    assert shapes == [tuple(example.shape) for example in examples]
 
 
 def test_traced_graph_computes_what_the_network_does() -> None:
@@ -27,7 +28,7 @@ def test_traced_graph_computes_what_the_network_does() -> None:
     inputs = example_inputs(search_spaces.get("tiny"), SCENARIO)
     with torch.no_grad():
         expected = denoiser.eval()(*inputs)
-        found = trace(denoiser, SCENARIO).module()(*inputs)
+        found = trace(denoiser_component(denoiser, SCENARIO)).module()(*inputs)
     # The same kernels in the same order, but for fused dead code.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -35,14 +36,14 @@ def test_traced_graph_computes_what_the_network_does() -> None:
 def test_tracing_leaves_mode_and_weights_alone() -> None:
     denoiser = toy_denoiser(("none",) * 5).train()
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    trace(denoiser, SCENARIO)
+    trace(denoiser_component(denoiser, SCENARIO))
     assert denoiser.training
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
 
 
 def test_calls_of_linear_layers_and_convolutions_are_those_of_the_modules() -> None:
     denoiser = toy_denoiser(CONVOLUTIONS_AND_SELF)
-    calls = count_calls(denoiser, SCENARIO)
+    calls = inspect_call(denoiser_component(denoiser, SCENARIO)).operations
     modules = list(denoiser.modules())
     # Every such module is called once in a pass.
     assert calls["conv"] == sum(isinstance(module, (nn.Conv2d, nn.Conv3d)) for module in modules)
@@ -54,14 +55,15 @@ def test_calls_of_linear_layers_and_convolutions_are_those_of_the_modules() -> N
 def test_counting_needs_no_memory_for_values() -> None:
     with torch.device("meta"):
         denoiser = build_denoiser(search_spaces.get("tiny"), toy_denoiser(CONVOLUTIONS_AND_SELF).architecture)
-    assert count_calls(denoiser, SCENARIO)["conv"] > 20
+    assert inspect_call(denoiser_component(denoiser, SCENARIO)).operations["conv"] > 20
 
 
 def test_one_frame_neither_calls_nor_uses_temporal_layers() -> None:
     denoiser = toy_denoiser(CONVOLUTIONS_AND_SELF)
     plain = toy_denoiser(("none",) * 5)
-    assert count_calls(denoiser, ONE_FRAME) == count_calls(plain, SCENARIO)
-    assert used_parameters(denoiser, ONE_FRAME).keys() == dict(plain.named_parameters()).keys()
+    image = denoiser_component(denoiser, ONE_FRAME)
+    assert inspect_call(image).operations == inspect_call(denoiser_component(plain, SCENARIO)).operations
+    assert image.used_parameters().keys() == dict(plain.named_parameters()).keys()
 
 
 def test_other_precision_is_exported_from_a_copy() -> None:
@@ -87,4 +89,4 @@ def test_weights_that_float16_cannot_hold_are_named(value: float) -> None:
 
 def test_a_size_that_the_backbone_cannot_take_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"scenario\.height"):
-        trace(toy_denoiser(("none",) * 5), Scenario(frames=8, height=20, width=32, denoising_steps=4))
+        denoiser_component(toy_denoiser(("none",) * 5), Scenario(frames=8, height=20, width=32, denoising_steps=4))
