@@ -55,6 +55,47 @@ class TextEncoder(Protocol):
         """As ``nn.Module``."""
 
 
+class WordTokenizer:
+    """Ids of whole words.
+
+    Args:
+        vocabulary: Known words; word ``i`` has the id ``i + 1``, 0 is padding.
+        num_tokens: Length of a row; longer captions are refused, shorter ones padded.
+
+    Raises:
+        ValueError: The vocabulary repeats a word.
+    """
+
+    def __init__(self, *, vocabulary: Sequence[str], num_tokens: int) -> None:
+        if len(set(vocabulary)) != len(vocabulary):
+            raise ValueError("caption vocabulary repeats a word")
+        self.vocabulary = tuple(vocabulary)
+        self.num_tokens = num_tokens
+        self._ids = {word: index for index, word in enumerate(self.vocabulary, start=1)}
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Word ids (B, N) of captions; an empty caption is all padding.
+
+        Raises:
+            ValueError: A word is unknown or a caption is too long.
+        """
+        ids = torch.full((len(captions), self.num_tokens), PADDING, dtype=torch.long)
+        for row, caption in enumerate(captions):
+            words = caption.lower().split()
+            if len(words) > self.num_tokens:
+                raise ValueError(f"caption {caption!r} has {len(words)} words, allowed are {self.num_tokens}")
+            for column, word in enumerate(words):
+                ids[row, column] = self._word_id(word, caption)
+        return ids
+
+    def _word_id(self, word: str, caption: str) -> int:
+        if word in self._ids:
+            return self._ids[word]
+        near = difflib.get_close_matches(word, self.vocabulary, n=1)
+        hint = f", did you mean {near[0]!r}" if near else ""
+        raise ValueError(f"caption {caption!r}: unknown word {word!r}{hint}; known words are {sorted(self.vocabulary)}")
+
+
 class CaptionEncoder(nn.Module):
     """Embeds each word and its position; the empty caption, all padding, stands for "no text" in guidance.
 
@@ -68,12 +109,10 @@ class CaptionEncoder(nn.Module):
 
     def __init__(self, *, vocabulary: Sequence[str], width: int, num_tokens: int) -> None:
         super().__init__()
-        if len(set(vocabulary)) != len(vocabulary):
-            raise ValueError("caption vocabulary repeats a word")
-        self.vocabulary = tuple(vocabulary)
+        self._tokenizer = WordTokenizer(vocabulary=vocabulary, num_tokens=num_tokens)
+        self.vocabulary = self._tokenizer.vocabulary
         self.num_tokens = num_tokens
         self.width = width
-        self._ids = {word: index for index, word in enumerate(self.vocabulary, start=1)}
         self.words = nn.Embedding(len(self.vocabulary) + 1, width)
         self.positions = nn.Parameter(0.1 * torch.randn(num_tokens, width))
         self.norm = nn.LayerNorm(width)
@@ -94,14 +133,7 @@ class CaptionEncoder(nn.Module):
         Raises:
             ValueError: A word is unknown or a caption is too long.
         """
-        ids = torch.full((len(captions), self.num_tokens), PADDING, dtype=torch.long)
-        for row, caption in enumerate(captions):
-            words = caption.lower().split()
-            if len(words) > self.num_tokens:
-                raise ValueError(f"caption {caption!r} has {len(words)} words, allowed are {self.num_tokens}")
-            for column, word in enumerate(words):
-                ids[row, column] = self._word_id(word, caption)
-        return ids
+        return self._tokenizer(captions)
 
     def forward(self, ids: Tensor) -> CaptionFeatures:
         """Features of word ids (B, N)."""
@@ -137,13 +169,6 @@ class CaptionEncoder(nn.Module):
         except RuntimeError as error:
             raise CheckpointError(f"{path}: does not fit a caption encoder: {error}") from error
         return encoder
-
-    def _word_id(self, word: str, caption: str) -> int:
-        if word in self._ids:
-            return self._ids[word]
-        near = difflib.get_close_matches(word, self.vocabulary, n=1)
-        hint = f", did you mean {near[0]!r}" if near else ""
-        raise ValueError(f"caption {caption!r}: unknown word {word!r}{hint}; known words are {sorted(self.vocabulary)}")
 
 
 class StoredCaptions(nn.Module):

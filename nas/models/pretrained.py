@@ -13,6 +13,8 @@ from nas.core.errors import InputError, UnavailableError
 if TYPE_CHECKING:
     from pathlib import Path
 
+FRAME_DECODERS = ("AutoencoderKL", "AutoencoderTiny")
+
 
 def load_vae(folder: Path) -> Any:
     """A diffusers ``AutoencoderKL``, frozen, in eval mode.
@@ -30,6 +32,23 @@ def load_vae(folder: Path) -> Any:
     if vae.config.latents_mean is not None:
         raise InputError(f"{folder}: its latents have a mean and spread for each channel, which is not supported")
     return vae.eval().requires_grad_(False)
+
+
+def load_frame_decoder(folder: Path) -> Any:
+    """A diffusers ``AutoencoderKL`` or ``AutoencoderTiny`` to decode with, frozen, in eval mode.
+
+    Raises:
+        InputError: The folder is neither, is damaged, or scales its latents in a way not known here.
+    """
+    from diffusers import AutoencoderTiny
+
+    if _require_config(folder, *FRAME_DECODERS, key="_class_name") == "AutoencoderKL":
+        return load_vae(folder)
+    try:
+        decoder = AutoencoderTiny.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{folder}: cannot be read as a VAE: {error}") from error
+    return decoder.eval().requires_grad_(False)
 
 
 def load_clip_text(tokenizer_folder: Path, text_folder: Path) -> tuple[Any, Any]:
@@ -55,12 +74,14 @@ def load_clip_text(tokenizer_folder: Path, text_folder: Path) -> tuple[Any, Any]
     return tokenizer, text_model.eval().requires_grad_(False)
 
 
-def _require_config(folder: Path, name: str, *, key: str) -> None:
+def _require_config(folder: Path, *names: str, key: str) -> str:
     from nas.core.files import read_json
 
     path = folder / "config.json"
     if not path.is_file():
-        raise InputError(f"{path}: does not exist; needed is a folder as diffusers saves a {name}")
+        raise InputError(f"{path}: does not exist; needed is a folder as diffusers saves a {' or '.join(names)}")
     found = read_json(path).get(key)
-    if name not in (found if isinstance(found, list) else [found]):
-        raise InputError(f"{path}: {key} is {found!r}, needed is {name!r}")
+    fitting = [name for name in names if name in (found if isinstance(found, list) else [found])]
+    if not fitting:
+        raise InputError(f"{path}: {key} is {found!r}, needed is {' or '.join(map(repr, names))}")
+    return fitting[0]
