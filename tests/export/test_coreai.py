@@ -1,0 +1,138 @@
+"""Core AI as a second opinion: its entry points replaced at their boundary, and itself where it is installed."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from nas.core.errors import UnavailableError, VerificationError
+from nas.export import coreai
+from nas.export.component import Component, InputPort, OutputPort
+from nas.export.coreai import export_coreai, require_coreai
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def small_component() -> Component:
+    torch.manual_seed(0)
+    return Component(
+        name="denoiser",
+        module=nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 4)).eval(),
+        inputs=(InputPort(name="sample", shape=(2, 8)),),
+        outputs=(OutputPort(name="velocity"),),
+    )
+
+
+class FakeCoreAi:
+    """Runs the exported program by torch and adds ``error`` to every value."""
+
+    def __init__(self, *, error: float = 0.0, fault: Exception | None = None) -> None:
+        self.error, self.fault = error, fault
+        self.program: Any = None
+        self.names: tuple[list[str], list[str]] = ([], [])
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        package, authoring, runtime, torch_side = (
+            ModuleType(name) for name in ("coreai", "coreai.authoring", "coreai.runtime", "coreai_torch")
+        )
+        converter = lambda **_: self  # noqa: E731  # stands for the class
+        converter.Mode = SimpleNamespace(RELEASE="release")  # type: ignore[attr-defined]
+        torch_side.TorchConverter, torch_side.get_decomp_table = converter, dict  # type: ignore[attr-defined]
+        runtime.NDArray = lambda array: SimpleNamespace(numpy=lambda: array)  # type: ignore[attr-defined]
+        for module in (package, authoring, runtime, torch_side):
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        package.authoring = authoring  # type: ignore[attr-defined]
+        monkeypatch.setattr(coreai, "version", lambda _name: "0.0-fake")
+
+    def add_exported_program(self, program: Any, *, input_names: list[str], output_names: list[str], **_: Any) -> None:
+        self.program, self.names = program, (input_names, output_names)
+
+    def to_coreai(self) -> FakeCoreAi:
+        sys.stdout.write("progress\n")
+        if self.fault is not None:
+            raise self.fault
+        return self
+
+    def save_asset(self, path: Path) -> FakeCoreAi:
+        path.mkdir()
+        (path / "main").write_text("program")
+        return self
+
+    @asynccontextmanager
+    async def executable(self) -> Iterator[Any]:  # type: ignore[misc]
+        yield self
+
+    def load_function(self, _name: str) -> Any:
+        async def function(*, inputs: dict[str, Any]) -> dict[str, Any]:
+            given = [torch.from_numpy(inputs[name].numpy()) for name in self.names[0]]
+            with torch.no_grad():
+                result = self.program.module()(*given) + self.error
+            return {self.names[1][0]: SimpleNamespace(numpy=result.numpy)}
+
+        return function
+
+
+def test_figures_are_those_of_the_computation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeCoreAi(error=1e-5).install(monkeypatch)
+    opinion = export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+    assert opinion.max_absolute == pytest.approx(1e-5, rel=0.05)
+    assert opinion.package.path == "denoiser.aimodel"
+    assert opinion.by == "Core AI 0.0-fake, float32, its own interpreter on this machine"
+    assert opinion.psnr_db is not None
+    assert opinion.psnr_db > 60.0
+    assert capsys.readouterr().out == ""
+
+
+def test_equal_values_have_no_psnr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCoreAi().install(monkeypatch)
+    opinion = export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+    assert (opinion.max_absolute, opinion.psnr_db) == (0.0, None)
+
+
+def test_other_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCoreAi(error=0.1).install(monkeypatch)
+    with pytest.raises(VerificationError, match=r"computes the denoiser otherwise than PyTorch.*allowed 0\.001"):
+        export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCoreAi(error=float("nan")).install(monkeypatch)
+    with pytest.raises(VerificationError, match="otherwise than PyTorch"):
+        export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+
+
+def test_a_network_it_cannot_convert_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCoreAi(fault=NotImplementedError("no aten.conv_transpose3d\nstack")).install(monkeypatch)
+    with pytest.raises(
+        VerificationError, match=r"convert or compute the denoiser: no aten\.conv_transpose3d$"
+    ) as caught:
+        export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+    assert caught.value.hint == "set export.coreai to false; the Core ML package does not depend on it"
+
+
+def test_without_it_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coreai_torch", None)
+    monkeypatch.setitem(sys.modules, "coreai", None)
+    with pytest.raises(
+        UnavailableError, match="needs coreai-core and coreai-torch, which cannot be imported"
+    ) as caught:
+        require_coreai()
+    assert caught.value.exit_code == 6
+    assert "mobile-video-nas[coreai]" in str(caught.value.hint)
+
+
+def test_apples_interpreter_computes_what_torch_does(tmp_path: Path) -> None:
+    pytest.importorskip("coreai_torch", reason="the coreai extra is not installed")
+    opinion = export_coreai(small_component(), tmp_path / "denoiser.aimodel")
+    assert opinion.max_relative < 1e-5
+    assert opinion.package.num_bytes > 4 * (8 * 16 + 16 + 16 * 4 + 4)
