@@ -44,6 +44,7 @@ class Lowering:
         row_bytes: The last axis of a tensor is padded to a multiple of this; 1 for no padding.
         tokens_last: Whether token tensors (batch, tokens, width) are kept as (batch, width, 1, tokens).
         group_norm_decomposed: Whether a group norm is eight operations.
+        geglu_split: Whether a gated feed-forward is one projection whose two halves become tensors of their own.
         stitches_pointwise: Whether pointwise operations ride on the one before: only further inputs are moved.
         conv3d_as_conv2d: Whether a 3-D convolution with a (k, 1, 1) kernel is run as Conv2d (k, 1), exactly.
     """
@@ -56,6 +57,7 @@ class Lowering:
     row_bytes: int = 1
     tokens_last: bool = False
     group_norm_decomposed: bool = False
+    geglu_split: bool = False
     stitches_pointwise: bool = False
     conv3d_as_conv2d: bool = False
 
@@ -89,15 +91,21 @@ LOWERINGS: dict[str, Lowering] = {
             fused_attention=True,
             max_fused_batch=9,
             group_norm_decomposed=True,
+            geglu_split=True,
             stitches_pointwise=True,
         ),
-        Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True),
+        Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True, geglu_split=True),
+        # A converted program: what it says is what is run, one operation each.
+        Lowering(name="program_neural_engine", fused_attention=False, row_bytes=64, stitches_pointwise=True),
+        Lowering(name="program_gpu", fused_attention=True, max_fused_batch=9, stitches_pointwise=True),
+        Lowering(name="program_cpu", fused_attention=False),
         Lowering(name="torch", fused_attention=True),
         Lowering(name="torch_cuda", fused_attention=True),
     )
 }
-# Those that a package for a phone can be converted for; the others are how torch runs networks on a host.
-PACKAGE_LOWERINGS = tuple(name for name in LOWERINGS if not name.startswith("torch"))
+# Those that a package for a phone can be converted for; the others are of converted programs, and how torch runs
+# networks on a host.
+PACKAGE_LOWERINGS = tuple(name for name in LOWERINGS if not name.startswith(("program", "torch")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +172,8 @@ def work_kind(operation: OperationFeatures, lowering: Lowering) -> WorkKind:
     """Return which compute rate an operation runs at on a unit with ``lowering``."""
     if operation.kind in ("linear", "attention"):
         return "linear" if operation.kind == "linear" else "attention"
+    if operation.kind == "product":  # of two activations, as attention has them
+        return "attention"
     kernel = operation.kernel
     if not kernel:
         # Without options nothing but arithmetic tells a matrix product from an element-wise operation.
@@ -199,6 +209,25 @@ def attention_scratch_bytes(operation: OperationFeatures, lowering: Lowering) ->
     queries = min(queries, lowering.query_chunk or queries)
     # Scores are kept as (batch, heads, keys, queries): queries are the last axis.
     return padded_bytes((batch, heads, keys, queries), operation.element_bytes, lowering)
+
+
+def scratch_bytes(operation: OperationFeatures, lowering: Lowering, *, input_outlives: bool) -> int:
+    """Return what an operation holds beside its inputs and outputs while it runs as the lowering says.
+
+    A decomposed group norm has its input less the mean and the square of that alive at once, beside the input where
+    that is read later. A gated feed-forward that is split has its projection and both halves alive at once.
+
+    Args:
+        operation: What is run.
+        lowering: How.
+        input_outlives: Whether a later operation reads the first input too.
+    """
+    output = padded_bytes(operation.output, operation.element_bytes, lowering)
+    if operation.kind == "group_norm":
+        return output if lowering.group_norm_decomposed and input_outlives else 0
+    if operation.kind == "geglu":
+        return output if lowering.geglu_split else 0
+    return attention_scratch_bytes(operation, lowering)
 
 
 @lru_cache(maxsize=65536)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latency_models.eager import bound_until, workspace_bytes
-from latency_models.lowering import attention_scratch_bytes, describe_operation, padded_bytes
+from latency_models.lowering import describe_operation, padded_bytes, scratch_bytes
 from nas.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from latency_models.lowering import Lowering
-    from nas.core.workload import TensorSpec, Workload
+    from nas.core.workload import Operation, TensorSpec, Workload
 
 # The lowering of this machine's processor: operations run one by one, as Python meets them.
 EAGER = "torch"
@@ -136,7 +136,13 @@ def memory_graph(
     if lowering is not None:
         for index, operation in enumerate(workload.operations):
             described = describe_operation(operation, specs)
-            scratch[index] = workspace_bytes(described) if eager else attention_scratch_bytes(described, lowering)
+            scratch[index] = (
+                workspace_bytes(described)
+                if eager
+                else scratch_bytes(
+                    described, lowering, input_outlives=_outlives(operation, index, last_use, produced_at)
+                )
+            )
     end = len(workload.operations) - 1
     outputs = {name for name in produced_at if name not in last_use or name in kept}
     return MemoryGraph(
@@ -152,6 +158,12 @@ def memory_graph(
         ),
         scratch_bytes=tuple(scratch),
     )
+
+
+def _outlives(operation: Operation, index: int, last_use: dict[str, int], produced_at: dict[str, int]) -> bool:
+    """Whether the first input of an operation is needed behind it; inputs of the network are held throughout."""
+    name = operation.inputs[0]
+    return name not in produced_at or last_use[name] > index
 
 
 def _tensor_bytes(spec: TensorSpec, lowering: Lowering | None) -> int:

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("nas.cli.stages:export", "Write and check the Core ML package."),
     "closed-loop": ("nas.cli.stages:closed_loop", "Measure the front's own networks against their prediction."),
     "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
+    "audit": ("nas.cli.audit:audit", "Say where each operation of a package can run on a phone."),
     "compare-published": (
         "nas.cli.published:compare_published",
         "Hold the phones' uncalibrated predictions against published latencies.",

@@ -1,0 +1,116 @@
+"""An audit in words: what is wrong first, then the operations that cost most."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nas.core.units import latency, memory, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+UNIT_WORDS = {"neural_engine": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
+_SHORT = {"neural_engine": "NE", "gpu": "GPU", "cpu": "CPU"}
+_FEW = 6
+
+
+def audit_text(audit: Mapping[str, Any], *, top: int) -> str:
+    """Return the whole audit as text, with the ``top`` operations that take most of the time."""
+    head = f"Audit for {audit['device']} ({audit['chip']}), {audit['compute_units']}: static, nothing was run."
+    parts = [head]
+    for package in audit["packages"]:
+        parts += ["", *_package_lines(package, top)]
+    return "\n".join(parts)
+
+
+def headlines(package: Mapping[str, Any]) -> list[str]:
+    """Return the main findings on one package, a line each."""
+    summary, space = package["summary"], package["memory"]
+    home = UNIT_WORDS[summary["home_unit"]]
+    away = summary["operations"] - summary["on_home_unit"]
+    whole = "every operation is" if not away else f"{away} of {summary['operations']} operations are not"
+    lines = [
+        f"{home}: {whole} eligible; {summary['segments']} segment{'s' if summary['segments'] > 1 else ''}, "
+        f"{summary['crossings']} crossings; {ratio(summary['home_time_ratio'])} of the time on it",
+        f"One call {latency(summary['time_ms'])} by the uncalibrated prior, of it {latency(summary['switching_ms'])} "
+        "for the call and for switching units (predicted)",
+        f"Memory: activations {memory(space['activation_peak_bytes'] / 1e6)} at the peak "
+        f"({memory(space['padded_peak_bytes'] / 1e6)} in rows of 64 bytes), at {space['activation_peak_at']}; weights "
+        f"{memory(space['weight_bytes'] / 1e6)} stored, {memory(space['decompressed_bytes'] / 1e6)} expanded",
+        "In memory at least: "
+        + ", ".join(f"{UNIT_WORDS[unit['unit']]} {memory(unit['least_bytes'] / 1e6)}" for unit in space["units"]),
+        f"Padding of last axes to 64 bytes: {memory(summary['padding_bytes'] / 1e6)} on "
+        f"{memory(summary['stored_bytes'] / 1e6)} of results ({ratio(summary['padding_ratio'])})",
+        f"Layout: {summary['layout_copies']} transposes move {memory(summary['layout_copy_bytes'] / 1e6)} in "
+        f"{latency(summary['layout_copy_ms'])}; {summary['row_changes']} reshapes change the last axis",
+    ]
+    if summary["nowhere"]:
+        lines.append(f"{summary['nowhere']} operations run on no unit")
+    return lines
+
+
+def refusal_line(refusal: Mapping[str, Any]) -> str:
+    """Return one group of refusals as a line."""
+    return (
+        f"{UNIT_WORDS[refusal['unit']]}: {refusal['count']} x {refusal['type']}: {refusal['reason']} "
+        f"[{refusal['rule']}], first {refusal['first']}"
+    )
+
+
+def worst(package: Mapping[str, Any], top: int) -> list[Mapping[str, Any]]:
+    """Return the operations that take most of the time."""
+    return sorted(package["operations"], key=lambda item: -item["time_ms"])[:top]
+
+
+def _package_lines(package: Mapping[str, Any], top: int) -> list[str]:
+    home = package["summary"]["home_unit"]
+    lines = [package["package"], *(f"  {line}" for line in headlines(package))]
+    own = [item for item in package["refusals"] if item["unit"] == home]
+    others = [item for item in package["refusals"] if item["unit"] != home]
+    if own or others:
+        lines += ["  Not eligible:"]
+        lines += [f"    {refusal_line(item)}" for item in (*own[:_FEW], *others[:_FEW])]
+        lines += [f"    source: {source}" for source in dict.fromkeys(item["source"] for item in own[:_FEW])]
+    wasteful = sorted(package["operations"], key=lambda item: -item["padding_bytes"])[:3]
+    if wasteful and wasteful[0]["padding_bytes"]:
+        lines += ["  Most padding:"]
+        lines += [
+            f"    {item['type']} {item['name']!r} {_shapes(item)}: {memory(item['padding_bytes'] / 1e6)}"
+            for item in wasteful
+            if item["padding_bytes"]
+        ]
+    if package["notes"]:
+        lines += ["  Risks:"]
+        lines += [
+            f"    {UNIT_WORDS[note['unit']]}: {note['text']} ({note['count']} operations, first {note['first']}) "
+            f"[{note['rule']}]"
+            for note in package["notes"]
+        ]
+    return [*lines, *_table(worst(package, top))] if top else lines
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    cells = [("share", "time", "unit", "eligible", "operation", "result")]
+    cells += [
+        (
+            ratio(row["time_share_ratio"]),
+            latency(row["time_ms"]),
+            _SHORT[row["unit"]],
+            " ".join(_SHORT[unit] for unit in row["eligible"]) or "none",
+            f"{row['type']} {row['name']}",
+            _shapes(row),
+        )
+        for row in rows
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return [
+        "  Operations by estimated time (prior):",
+        *(
+            "    " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ),
+    ]
+
+
+def _shapes(row: Mapping[str, Any]) -> str:
+    return " ".join(f"({', '.join(map(str, shape))})" for shape in row["shapes"]) + f" {row['dtype']}"
