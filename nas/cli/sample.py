@@ -28,7 +28,7 @@ _DEVICE = click.option("--device", default="cpu", show_default=True, help="Where
 @_SEED
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Clips a caption.")
 @click.option("--enlarge", type=click.IntRange(min=1), help="Whole factor for the pixels; to 256 px when left out.")
-@click.option("--exported", is_flag=True, help="Compute the run's Core ML package, as its parity check does.")
+@click.option("--exported", is_flag=True, help="Compute the run's Core ML packages, as their parity checks do.")
 @click.option("--architecture", "digest", help="Digest of the network where a run has several.")
 @_ENCODER
 @_DEVICE
@@ -50,7 +50,7 @@ def sample(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Generate clips with the trained network of a run, a pipeline folder or a stage's folder."""
+    """Generate clips with the trained network of a run, a pipeline folder, a stage's folder or an exported bundle."""
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
         from nas.pipeline.sample import SampleRequest
@@ -72,6 +72,8 @@ def sample(
         )
         facts = perform(request, progress=console.progress("sample"))
         how = f"{facts['steps']} steps, guidance {facts['guidance']:g}, {facts['calls']} calls of the denoiser"
+        if facts["packages"]:
+            how += f"; computed from packages: {', '.join(facts['packages'])}"
         lines = [f"{row['file']}: {row['caption']} (seed {row['seed']})" for row in facts["clips"]]
         console.result(facts, "\n".join([*lines, how]))
 

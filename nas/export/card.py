@@ -28,7 +28,7 @@ def model_card(
         metadata.description,
         _facts(model, scenario, metadata),
         "## Inputs and outputs",
-        _table(
+        table(
             ("name", "shape", "type", "meaning"),
             [
                 (port.name, port.shape, port.dtype, component.texts[port.name])
@@ -38,20 +38,20 @@ def model_card(
         "The time's sinusoid is computed in float32 inside the network; all else is float16.",
         "## Architecture",
         f"Point of the search space `{architecture.space}`; choices that are not listed are inactive.",
-        _table(("choice", "value"), architecture.choices),
+        table(("choice", "value"), architecture.choices),
         "## Training",
         _training(metadata),
         "## Figures",
         _figures(metadata),
         "## Checks of the saved package",
-        _table(
+        table(
             ("check", "expected", "found", "passed"),
             [(item.name, item.expected, item.found, "yes" if item.passed else "**no**") for item in model.checks],
         ),
         "## Limits",
         _limits(scenario, computed=model.parity is not None, weight_bits=metadata.weight_bits),
         "## Made with",
-        _table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
+        table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -67,7 +67,7 @@ def _facts(model: ExportedModel, scenario: Scenario, metadata: ExportMetadata) -
         ("author", metadata.author),
         ("licence", metadata.license),
     ]
-    return _table(("fact", "value"), [row for row in rows if row[1]])
+    return table(("fact", "value"), [row for row in rows if row[1]])
 
 
 def _training(metadata: ExportMetadata) -> str:
@@ -77,7 +77,7 @@ def _training(metadata: ExportMetadata) -> str:
     text = f"Last stage `{trained.stage}`, {trained.steps:,} steps; weights `{trained.sha256[:16]}…`."
     if not trained.metrics:
         return text
-    return f"{text}\n\n{_table(('metric', 'value'), [(name, f'{value:.3g}') for name, value in trained.metrics])}"
+    return f"{text}\n\n{table(('metric', 'value'), [(name, f'{value:.3g}') for name, value in trained.metrics])}"
 
 
 def _figures(metadata: ExportMetadata) -> str:
@@ -90,7 +90,7 @@ def _figures(metadata: ExportMetadata) -> str:
     rows += [(item.name, item.value, item.origin, item.where) for item in metadata.figures]
     if not rows:
         return "None recorded."
-    return _table(("figure", "value", "origin", "on or by"), rows)
+    return table(("figure", "value", "origin", "on or by"), rows)
 
 
 def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
@@ -130,7 +130,8 @@ def _limits(scenario: Scenario, *, computed: bool, weight_bits: int) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from nas.core.protocols import Progress, SilentProgress
 from nas.core.schema import to_data, with_schema
 from nas.export.card import model_card
 from nas.export.checks import check_package, require_passed
-from nas.export.component import denoiser_component
+from nas.export.component import Component, denoiser_component
 from nas.export.coreml import MINIMUM_OS, convert, save
 from nas.export.metadata import ARCHITECTURE_ENTRY, ExportMetadata, package_entries
 from nas.export.package import read_package
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nas.core.scenario import Scenario
-    from nas.export.component import Component
     from nas.models.unet import VideoUNet
 
 PACKAGE_NAME = "denoiser.mlpackage"
 CARD_NAME = "model_card.md"
 RECORD_NAME = "export.json"
+# Gets the folder that is being made, what the denoiser was exported from, and its record.
+Completion = Callable[[Path, Component, ExportedModel], str]
 STEPS = ("trace", "convert", "save", "check", "compute", "done")
 
 
@@ -46,6 +48,7 @@ def export_denoiser(
     *,
     metadata: ExportMetadata | None = None,
     parity: bool = True,
+    complete: Completion | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
     """Write ``denoiser.mlpackage``, ``model_card.md`` and ``export.json`` into ``folder``.
@@ -59,6 +62,8 @@ def export_denoiser(
         folder: Where to; its parents are made.
         metadata: Author, licence, training and figures for the package and its card.
         parity: Compute the package and compare its outputs with the network's (``nas.export.parity``).
+        complete: Called when the package has passed, to add files to the folder being made; returns further sections
+            of the card.
         progress: Where to say which of ``STEPS`` is under way.
 
     Returns:
@@ -106,8 +111,10 @@ def export_denoiser(
             parity=agreement,
         )
         card = model_card(model, package, scenario, metadata, component=component)
-        write_text_atomically(work / CARD_NAME, card)
         write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
+        if complete is not None:
+            card += complete(work, component, model)
+        write_text_atomically(work / CARD_NAME, card)
         _replace_folder(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

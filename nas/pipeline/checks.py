@@ -18,6 +18,7 @@ from nas.config.validation import faults
 from nas.core.errors import ConfigError, NasError, Problem
 from nas.pipeline.budget_checks import budget_faults
 from nas.pipeline.executor_checks import executor_faults
+from nas.pipeline.pipeline_folder import folder_faults
 from nas.pipeline.quality_checks import quality_faults, trained_estimators
 from nas.pipeline.scenario_checks import scenario_faults
 from nas.pipeline.spaces import space_of
@@ -189,6 +190,10 @@ def _export(config: RunConfig) -> Iterator[Fault]:
     weights = config.export.image_weights if config.export else None
     if weights is not None and not Path(weights).exists():
         yield "export.image_weights", f"does not exist, got {weights!r}"
+    pipeline = config.export.pipeline if config.export else None
+    if pipeline is not None and config.space.name in search_spaces.names():
+        for fault in folder_faults(Path(pipeline), search_spaces.get(config.space.name).backbone):
+            yield "export.pipeline", fault
 
 
 def _unknown(what: str, given: str, known: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ from nas.export.metadata import ExportMetadata
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 from nas.models.weights import WeightReport, load_image_weights
+from nas.pipeline.bundle import bundle_completion
 from nas.pipeline.choice import chosen
 from nas.pipeline.context import present
 from nas.runs.front import read_front
@@ -39,14 +40,24 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     denoiser, trained, source = source_network(context, selected.digest, selected.architecture)
     if source is not None:
         write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(source)))
+    section, scenario = present(context.config.export, "export"), selected.context.scenario
+    metadata = ExportMetadata(
+        trained=trained, cost=member.cost, quality=member.quality, weight_bits=selected.point.weight_bits or 16
+    )
     model = export_denoiser(
         denoiser,
-        selected.context.scenario,
+        scenario,
         own,
-        metadata=ExportMetadata(
-            trained=trained, cost=member.cost, quality=member.quality, weight_bits=selected.point.weight_bits or 16
+        metadata=metadata,
+        parity=section.parity,
+        complete=bundle_completion(
+            section,
+            trained=context.path("train", selected.digest),
+            backbone=denoiser.spec,
+            scenario=scenario,
+            lowering="gpu",
+            metadata=metadata,
         ),
-        parity=present(context.config.export, "export").parity,
         progress=progress,
     )
     weights = f"{trained.stage} weights" if trained else "untrained temporal layers"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nas.core.errors import ConfigError, InputError
 from nas.core.files import read_json
 from nas.core.schema import check_schema
+from nas.export.bundle import BUNDLE_NAME, COMPONENTS, read_bundle
 from nas.export.packaged import PackagedDenoiser
+from nas.pipeline.bundled import bundled_pipeline
 from nas.pipeline.context import find_run
 from nas.training.encoders import CODEC_FILE, load_encoders
 from nas.training.evaluation import held_out_attributes
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 PIPELINE = "pipeline"
 # Stages whose networks sample in the few fixed times; others as the teacher is judged, TRAINING section 2.
 FEW_STEP_STAGES: tuple[str, ...] = ("trajectory", "adversarial", "consistency", "progressive")
-_TEACHER_STEPS, _TEACHER_GUIDANCE = 25, 3.0
+TEACHER_STEPS, TEACHER_GUIDANCE = 25, 3.0
 _BATCH = 8
 _ENDINGS = (".gif", ".mp4")
 
@@ -58,7 +60,7 @@ class SampleRequest:
     """What ``nas sample`` was asked for; ``None`` is the model's own.
 
     Attributes:
-        model: A run (YAML or directory), a pipeline folder or a stage's folder.
+        model: A run (YAML or directory), a pipeline folder, a stage's folder, or an exported bundle.
         captions: One clip each.
         out: A ``.mp4`` or ``.gif``; with several clips ``-0``, ``-1`` and so on go before the ending.
         steps: Denoising steps.
@@ -69,7 +71,8 @@ class SampleRequest:
         encoder: Folder of pretrained encoders, for a model trained on their latents.
         device: Where to compute.
         digest: Which trained network of a run.
-        exported: Compute the run's Core ML package instead of its network.
+        exported: Compute the run's Core ML packages instead of its networks: all of a complete bundle, the denoiser of
+            another.
     """
 
     model: Path
@@ -95,11 +98,7 @@ def sample(request: SampleRequest, *, progress: Progress) -> dict[str, Any]:
     """
     if request.out.suffix.lower() not in _ENDINGS:
         raise ConfigError(f"{request.out}: must end in {' or '.join(_ENDINGS)}")
-    pipeline = open_pipeline(request.model, digest=request.digest, encoder=request.encoder, device=request.device)
-    if request.exported:
-        if request.device != "cpu":
-            raise ConfigError(f"packages are computed on the CPU here, got device {request.device!r}")
-        pipeline.register_modules(denoiser=_packaged(request.model, request.digest))
+    pipeline, packaged = _opened(request)
     captions = [caption for caption in request.captions for _ in range(request.count)]
     paths = [_numbered(request.out, place, len(captions)) for place in range(len(captions))]
     for begin in range(0, len(captions), _BATCH):
@@ -117,7 +116,8 @@ def sample(request: SampleRequest, *, progress: Progress) -> dict[str, Any]:
         {"file": str(path), "caption": caption, "seed": request.seed + place}
         for place, (path, caption) in enumerate(zip(paths, captions, strict=True))
     ]
-    return {"clips": rows, "steps": steps, "guidance": guidance, "calls": steps * (1 if guidance == 1.0 else 2)}
+    calls = steps * (1 if guidance == 1.0 else 2)
+    return {"clips": rows, "steps": steps, "guidance": guidance, "calls": calls, "packages": list(packaged)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +192,8 @@ def write_pipeline(
     few = result.stage in FEW_STEP_STAGES
     pipeline = make_pipeline(
         result.kit,
-        times=times if few else sampling_times(_TEACHER_STEPS)[:-1],
-        guidance=1.0 if few else _TEACHER_GUIDANCE,
+        times=times if few else sampling_times(TEACHER_STEPS)[:-1],
+        guidance=1.0 if few else TEACHER_GUIDANCE,
         sampler=sampler if few else "euler",
         encoder=read_index(shards).encoder if shards is not None else None,
     )
@@ -242,7 +242,7 @@ def _of_stage(folder: Path) -> VideoPipeline:
     kit = load_kit(folder)
     if body.get("stage") in FEW_STEP_STAGES:
         return make_pipeline(kit, times=FIXED_TIMES, sampler=_sampler(body))
-    return make_pipeline(kit, times=sampling_times(_TEACHER_STEPS)[:-1], guidance=_TEACHER_GUIDANCE)
+    return make_pipeline(kit, times=sampling_times(TEACHER_STEPS)[:-1], guidance=TEACHER_GUIDANCE)
 
 
 def _sampler(stage: Mapping[str, Any]) -> Sampler:
@@ -250,12 +250,45 @@ def _sampler(stage: Mapping[str, Any]) -> Sampler:
     return "renoise" if stage.get("options", {}).get("sampler") == "renoise" else "euler"
 
 
-def _packaged(run: Path, digest: str | None) -> PackagedDenoiser:
+def _opened(request: SampleRequest) -> tuple[VideoPipeline, tuple[str, ...]]:
+    """The pipeline, and which of its networks are packages: those of a bundle, or the denoiser alone."""
+    bundle = request.model if (request.model / BUNDLE_NAME).is_file() else None
+    packaged = request.exported or bundle is not None
+    if packaged and request.device != "cpu":
+        raise ConfigError(f"packages are computed on the CPU here, got device {request.device!r}")
+    if packaged and bundle is None:
+        found = _export_folder(request.model, request.digest)
+        complete = (found / BUNDLE_NAME).is_file() and not read_bundle(found).missing
+        bundle = found if complete and request.encoder is None else None
+    if bundle is not None:
+        return bundled_pipeline(bundle), COMPONENTS
+    pipeline = open_pipeline(request.model, digest=request.digest, encoder=request.encoder, device=request.device)
+    if not packaged:
+        return pipeline, ()
+    pipeline.register_modules(denoiser=PackagedDenoiser(_denoiser_package(found)))
+    return pipeline, ("denoiser",)
+
+
+def _export_folder(run: Path, digest: str | None) -> Path:
+    """Folder of the export of a run's trained network, or of the only export of a run that trained none."""
+    directory = find_run(str(run))[1]
+    made = (
+        [] if directory is None else sorted(path.parent for path in (directory.path / "export").glob("*/export.json"))
+    )
+    if digest is None and len(made) == 1 and not (made[0].parents[1] / "train" / made[0].name).is_dir():
+        return made[0]
     folder = _trained_folder(run, digest)
-    found = sorted((folder.parents[1] / "export" / folder.name).glob("*.mlpackage"))
+    return folder.parents[1] / "export" / folder.name
+
+
+def _denoiser_package(folder: Path) -> Path:
+    found = sorted(folder.glob("denoiser*.mlpackage"))
     if not found:
-        raise InputError(f"{run}: network {folder.name} has no exported package", hint=f"nas export {run}")
-    return PackagedDenoiser(found[0])
+        raise InputError(
+            f"{folder.parents[1]}: network {folder.name} has no exported package",
+            hint=f"nas export {folder.parents[1]}",
+        )
+    return found[0]
 
 
 def _of_run(run: Path, digest: str | None) -> VideoPipeline:

@@ -238,6 +238,11 @@ def examine_machine() -> list[dict[str, Any]]:
             find_spec("transformers") is not None,
             _package("transformers", "pip install 'mobile-video-nas[text]'"),
         ),
+        _row(
+            "check exports with Core AI",
+            find_spec("coreai_torch") is not None,
+            _package("coreai_torch", "pip install 'mobile-video-nas[coreai]'"),
+        ),
         _row("score videos with VBench", find_spec("vbench") is not None, _package("vbench", "pip install vbench")),
         _row("search on a Ray cluster", find_spec("ray") is not None, "ray is installed; give search.executor.address"),
     ]

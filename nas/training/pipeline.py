@@ -106,7 +106,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # how diffusers' 
         scheduler: ``FlowMatchEulerDiscreteScheduler``; its ``stochastic_sampling`` adds fresh noise between steps.
         text_encoder: ``WordEncoder``, or a ``CLIPTextModel`` with its ``tokenizer``.
         tokenizer: Of a ``CLIPTextModel``.
-        codec: ``PatchDecoder`` or ``AutoencoderKL``.
+        codec: ``AutoencoderKL``, or what makes pixels of latents at a call: ``PatchDecoder``.
         times: Times of the steps it was trained for, from 1 down.
         guidance: Weight of guidance where the call names none; 1 is none.
         latent_shape: (T, C, H, W) of a clip.
@@ -241,7 +241,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # how diffusers' 
             return latents
         if self.codec is None:
             raise ValueError("the pipeline has no codec; ask for output_type 'latent' or give it encoders")
-        pixels = self.codec(latents) if isinstance(self.codec, PatchDecoder) else self._vae_pixels(latents)
+        pixels = self._vae_pixels(latents) if hasattr(self.codec, "decode") else self.codec(latents)
         pixels = pixels.float().add(1.0).div(2.0).clamp(0.0, 1.0)
         if output_type == "pt":
             return pixels
@@ -281,7 +281,7 @@ def make_pipeline(
     words = kit.captions if isinstance(kit.captions, CaptionEncoder) else None
     pipeline = VideoPipeline(
         denoiser=cast("VideoUNet", kit.denoiser),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=sampler == "renoise"),
+        scheduler=make_scheduler(sampler),
         text_encoder=WordEncoder.of(words) if words is not None else None,
         codec=PatchDecoder.of(kit.codec) if kit.codec is not None else None,
         times=tuple(times),
@@ -294,6 +294,23 @@ def make_pipeline(
     return pipeline
 
 
+def make_scheduler(sampler: "Sampler") -> Any:
+    """diffusers' scheduler of flow matching; ``renoise`` adds fresh noise after every step."""
+    return FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=sampler == "renoise")
+
+
+def read_scheduler(folder: "Path") -> Any:
+    """A scheduler of a folder, as ``save_pretrained`` of diffusers wrote it.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    try:
+        return FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: cannot be read as a scheduler: {error}") from error
+
+
 def save_pipeline(pipeline: VideoPipeline, folder: "Path") -> None:
     """Write a pipeline to ``folder``, whole or not at all; an older one there is replaced."""
     draft = folder.with_name(f".{folder.name}.draft")
@@ -303,8 +320,12 @@ def save_pipeline(pipeline: VideoPipeline, folder: "Path") -> None:
     draft.rename(folder)
 
 
-def load_pipeline(folder: "Path") -> VideoPipeline:
+def load_pipeline(folder: "Path", *, with_denoiser: bool = True) -> VideoPipeline:
     """Read what ``save_pipeline`` wrote; nothing but safetensors and JSON is read.
+
+    Args:
+        folder: Of the pipeline.
+        with_denoiser: Read the denoiser too; without, it is None.
 
     Raises:
         CheckpointError: A file is missing, damaged or of another model.
@@ -313,7 +334,9 @@ def load_pipeline(folder: "Path") -> VideoPipeline:
         raise CheckpointError(f"{folder / MODEL_INDEX}: does not exist", hint="run the train stage again")
     logging.disable_progress_bar()
     try:
-        pipeline: VideoPipeline = VideoPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        pipeline: VideoPipeline = VideoPipeline.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, **({} if with_denoiser else {"denoiser": None})
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: cannot be read as a pipeline: {error}") from error
     finally:

@@ -78,6 +78,7 @@ def test_a_clip_is_written_and_enlarged_for_the_eye(pipeline: Path, tmp_path: Pa
         "steps": 4,
         "guidance": 1.0,
         "calls": 4,
+        "packages": [],
     }
     clip = read_video(tmp_path / f"clip.{ending}", ClipFormat(frames=8, size=256, fps=8))
     assert clip.shape == (8, 3, 256, 256)

@@ -1,0 +1,43 @@
+"""A bundle's packages as a pipeline, computed on this machine: what a phone would do, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from nas.export.bundle import SCHEDULER, TOKENIZER, read_bundle, require_complete
+from nas.export.packaged import PackagedDenoiser
+from nas.export.packaged_coders import PackagedDecoder, PackagedText
+from nas.training.pipeline import VideoPipeline, read_scheduler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.models.unet import VideoUNet
+
+
+def bundled_pipeline(folder: Path) -> VideoPipeline:
+    """The pipeline of a complete bundle: every network of it is a package, computed on this machine.
+
+    Raises:
+        InputError: The bundle is not complete, or a file of it is missing or changed.
+        UnavailableError: A package cannot be computed here, or its tokenizer needs transformers.
+    """
+    bundle = read_bundle(folder)
+    require_complete(bundle, folder)
+    paths = {
+        component.name: tuple(folder / package.file.path for package in component.packages)
+        for component in bundle.components
+    }
+    sampling = bundle.sampling
+    pipeline = VideoPipeline(
+        denoiser=cast("VideoUNet", PackagedDenoiser(*paths["denoiser"])),
+        scheduler=read_scheduler(folder / SCHEDULER),
+        text_encoder=PackagedText(*paths["text_encoder"], folder / TOKENIZER),
+        codec=PackagedDecoder(*paths["decoder"]),
+        times=sampling.times,
+        guidance=sampling.guidance,
+        latent_shape=sampling.latent_shape,
+        fps=sampling.fps,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
