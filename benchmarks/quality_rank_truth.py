@@ -1,5 +1,8 @@
 """The truth that quality estimators are held against: toy architectures trained fully, some of them from two seeds.
 
+There are two sets of them. What estimators are and how they are put together was chosen on the first, for ``tuning``;
+the second, for ``validation``, was drawn for the verdict and trained while the choice was made, unseen by it.
+
 Full training starts for every architecture from one trained backbone without temporal layers, whose weights are trained
 on with the temporal layers': flow matching on the same clips with the same noise (``ShortTraining``, only longer).
 Every network is then judged on held-out clips: by the velocity loss over more times and clips than any estimator sees,
@@ -36,26 +39,40 @@ if TYPE_CHECKING:
 SPACE = search_spaces.get("tiny")
 FULL = ShortTrainingOptions(steps=300, backbone_steps=800, clips=4096)
 SEED = 0
-# How many architectures have how many temporal layers, beside the empty and the largest.
-LAYERS: dict[int, int] = {1: 3, 2: 4, 3: 5, 4: 5, 5: 5}
+# How many architectures of a set have how many temporal layers; the first set has the empty and the largest as well.
+LAYERS: dict[str, dict[int, int]] = {
+    "tuning": {1: 3, 2: 4, 3: 5, 4: 5, 5: 5},
+    "validation": {1: 3, 2: 4, 3: 5, 4: 6, 5: 6},
+}
+SET_SEEDS = {"tuning": 0, "validation": 1}
 TRUTH_TIMES = (0.3, 0.45, 0.6, 0.75, 0.9)
 TRUTH_CLIPS, TRUTH_SEED = 144, 20_261_121
 GENERATED_CLIPS, GENERATION_STEPS, GUIDANCE = 54, 10, 3.0
 
 
 def architectures() -> tuple[Architecture, ...]:
-    """The empty and the largest network and 22 others, in an order that any first part covers the space.
+    """Both sets, one after the other; a training's index is its place here."""
+    return (SPACE.smallest(), SPACE.largest(), *_drawn("tuning"), *_drawn("validation"))
+
+
+def set_of(index: int) -> str:
+    """Return the set that place ``index`` is of."""
+    return "tuning" if index < 2 + sum(LAYERS["tuning"].values()) else "validation"
+
+
+def _drawn(name: str) -> list[Architecture]:
+    """Draw a set, in an order that any first part covers the space.
 
     The number of layers is as ``LAYERS`` says; in every slot the kinds come in turn, in random order, and what else a
     kind leaves open is drawn.
     """
-    rng = np.random.default_rng(SEED)
-    slots = SPACE.slots()
+    rng = np.random.default_rng(SET_SEEDS[name])
+    slots, layers = SPACE.slots(), LAYERS[name]
     kinds = [sorted({str(option[f"{slot}.kind"]) for option in SPACE.options(slot)} - {"none"}) for slot in slots]
-    counts = rng.permutation(np.repeat(list(LAYERS), list(LAYERS.values())))
+    counts = rng.permutation(np.repeat(list(layers), list(layers.values())))
     turns = [np.concatenate([rng.permutation(len(kinds[place])) for _ in range(4)]) for place in range(len(slots))]
     used = [0] * len(slots)
-    drawn = [SPACE.smallest(), SPACE.largest()]
+    drawn = []
     for count in counts:
         options = [0] * len(slots)
         for place in sorted(_scarcest(used, int(count), rng)):
@@ -68,7 +85,7 @@ def architectures() -> tuple[Architecture, ...]:
             ]
             options[place] = int(rng.choice(fitting))
         drawn.append(SPACE.from_options(options))
-    return tuple(drawn)
+    return drawn
 
 
 def _scarcest(used: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nas.config.joint import ScenarioSearch
-from nas.config.section import Count, Positive, Section
-from nas.quality.options import ShortTrainingOptions, SupernetOptions
+from nas.config.section import Count, Positive, Section, Share
+from nas.quality.options import MOTION_TIMES, ShortTrainingOptions, SupernetOptions
 
 _SHORT = ShortTrainingOptions()
 
@@ -117,12 +117,16 @@ class SearchSection(Section):
 
 
 class SupernetEstimator(Section):
-    """Weight-sharing network trained once in the search stage; toy space only."""
+    """Weight-sharing network trained once in the search stage; toy space only.
+
+    A candidate is judged by its loss at ``times`` (0: clean, 1: noise) on ``held_out_clips``.
+    """
 
     type: Literal["supernet"] = "supernet"
     options: SupernetOptions = SupernetOptions()
     clips: Count = 4096
     held_out_clips: Annotated[int, Field(ge=18)] = 36
+    times: Annotated[tuple[Share, ...], Field(min_length=1)] = MOTION_TIMES
 
 
 class ProxyEstimator(Section):

@@ -112,6 +112,7 @@ def _supernet(context: Context, section: SupernetEstimator, folder: Path, progre
         seed=context.streams.integer("supernet"),
         trained_steps=trained.steps,
         num_clips=section.held_out_clips,
+        times=section.times,
         most_steps=max(context.joint.values.denoising_steps, default=0) if context.joint else 0,
         form=cast("StoredForm", context.config.device.weights.form) if context.config.device.weights else "palettised",
     )
@@ -125,7 +126,7 @@ def _trained_supernet(
     from nas.quality.supernet import make_supernet, on_backbone, train_supernet
     from nas.training.data import make_latent_clips
 
-    kit = make_supernet(context.space, seed=context.streams.integer("supernet"))
+    kit = make_supernet(context.space, seed=context.streams.integer("supernet"), sharing=options.sharing)
     if options.backbone_steps:
         from nas.quality.options import ShortTrainingOptions
 

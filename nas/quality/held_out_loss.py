@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas.core.evaluation import Quality
 from nas.models.quantised import quantise_
+from nas.quality.options import MOTION_TIMES
 from nas.quality.supernet import Supernet
 from nas.training.data import TrainingClips, make_latent_clips
 from nas.training.noise import TIME_SCALE, add_noise, velocity
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from nas.models.stored_forms import StoredForm
     from nas.training.stage import Kit
 
-# Times at which the loss is taken. Motion is decided where single frames say little: at 0.4 the empty and the largest
-# network of `tiny` scored the same (0.130 and 0.131), at 0.6 and 0.8 they differed by 9 and 12 %.
-MOTION_TIMES: tuple[float, ...] = (0.6, 0.75, 0.9)
 # Euler's error falls with the number of steps, so a reference of four times as many sees three quarters of it.
 REFERENCE_FACTOR = 4
 SAMPLED_CLIPS = 9
@@ -92,6 +90,7 @@ class SupernetQuality:
         kit: A trained supernet.
         clips: Held-out clips.
         seed: Seed of the noise.
+        times: At which the loss is taken.
         trained_steps: Steps the supernet was trained, for ``fidelity``.
         most_steps: Most denoising steps that will be judged; 0 where steps are no choice.
         form: How weights of fewer than 16 bits are stored.
@@ -107,15 +106,17 @@ class SupernetQuality:
         *,
         seed: int,
         trained_steps: int,
+        times: tuple[float, ...] = MOTION_TIMES,
         most_steps: int = 0,
         form: StoredForm = "palettised",
     ) -> None:
         if not isinstance(kit.denoiser, Supernet):
             raise TypeError(f"SupernetQuality needs a Supernet, got {type(kit.denoiser).__name__}")
         self.supernet = kit.denoiser.eval()
-        self.fidelity = f"{trained_steps} shared steps, {len(clips)} held-out clips at {len(MOTION_TIMES)} times"
+        self.fidelity = f"{trained_steps} shared steps, {len(clips)} held-out clips at {len(times)} times"
+        self._times = times
         self._form: StoredForm = form
-        self._batch = make_held_out_batch(clips, kit.captions, seed=seed)
+        self._batch = make_held_out_batch(clips, kit.captions, seed=seed, times=times)
         self._reference_steps = REFERENCE_FACTOR * most_steps
         self._references: OrderedDict[tuple[str, int | None], Tensor] = OrderedDict()
         if most_steps:
@@ -157,7 +158,7 @@ class SupernetQuality:
     def _of_losses(self, losses: Tensor) -> Quality:
         by_clip = losses.mean(dim=0).double()
         by_time = tuple(
-            (f"loss_at_{time:g}", float(loss)) for time, loss in zip(MOTION_TIMES, losses.mean(dim=1), strict=True)
+            (f"loss_at_{time:g}", float(loss)) for time, loss in zip(self._times, losses.mean(dim=1), strict=True)
         )
         return Quality(
             score=-float(by_clip.mean()),
@@ -190,9 +191,12 @@ def supernet_quality(
     seed: int,
     trained_steps: int,
     num_clips: int = 36,
+    times: tuple[float, ...] = MOTION_TIMES,
     most_steps: int = 0,
     form: StoredForm = "palettised",
 ) -> SupernetQuality:
     """The estimator of a trained supernet on ``num_clips`` held-out clips made here (a multiple of 18 is balanced)."""
     clips = make_latent_clips(num_clips, codec=kit.own_codec, captions=kit.captions, seed=seed, split="held_out")
-    return SupernetQuality(kit, clips, seed=seed, trained_steps=trained_steps, most_steps=most_steps, form=form)
+    return SupernetQuality(
+        kit, clips, seed=seed, trained_steps=trained_steps, times=times, most_steps=most_steps, form=form
+    )

@@ -10,7 +10,11 @@ from pydantic import Field
 from nas.training.options import LoopOptions, NoiseOptions, Ratio
 
 Layers = Literal["all", "temporal"]
+Sharing = Literal["kind", "attention"]
 PathRule = Literal["fair", "sandwich", "filled_sandwich"]
+# Times at which the loss is taken. Motion is decided where single frames say little: at 0.4 the empty and the largest
+# network of `tiny` scored the same (0.130 and 0.131), at 0.6 and 0.8 they differed by 9 and 12 %.
+MOTION_TIMES: tuple[float, ...] = (0.6, 0.75, 0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,8 @@ class SupernetOptions:
     Attributes:
         loop: Steps and rates.
         noise: How samples are drawn.
+        sharing: Which options of a slot share weights: those of a ``kind``, or those of all kinds of ``attention`` as
+            well, which ranks far better (ours; benchmarks/results/quality_rank.md).
         rule: Which paths a step trains. ``fair``: one, every kind of a slot equally often (FairNAS, arXiv 1907.01845).
             ``sandwich``: the largest network, the empty one and ``random_paths`` others on one batch (BigNAS, arXiv
             2003.11142). ``filled_sandwich``: the same with a fair path without empty slots in the place of the largest
@@ -35,6 +41,7 @@ class SupernetOptions:
 
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(steps=1280, batch_size=16, threads=1))
     noise: NoiseOptions = field(default_factory=NoiseOptions)
+    sharing: Sharing = "kind"
     rule: PathRule = "fair"
     random_paths: Annotated[int, Field(ge=0)] = 1
     drop_ratio: Ratio = 0.0

@@ -20,7 +20,8 @@ from nas.core.evaluation import Quality
 from nas.core.protocols import SilentProgress
 from nas.core.rng import RandomStreams
 from nas.models.build import build_denoiser
-from nas.quality.held_out_loss import MOTION_TIMES, clip_losses, make_held_out_batch
+from nas.quality.held_out_loss import clip_losses, make_held_out_batch
+from nas.quality.options import MOTION_TIMES
 from nas.quality.supernet import Supernet
 from nas.training.data import TrainingClips, make_latent_clips
 from nas.training.distillation import copy_matching_weights, distil

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from nas.core.protocols import SilentProgress
 from nas.models.build import build_denoiser, build_temporal_layer
-from nas.models.tensors import write_tensors
+from nas.models.tensors import read_tensors, write_tensors
 from nas.models.unet import VideoUNet, temporal_key
 from nas.quality.paths import step_paths
 from nas.training.codec import PatchCodec
@@ -26,7 +26,7 @@ from nas.training.losses import flow_matching_loss
 from nas.training.sampling import predict_velocity
 from nas.training.stage import WEIGHTS, Kit, StageResult, load_weights, make_kit, run_stage, trained_captions
 from nas.training.teacher import draw_noisy
-from search_spaces.layers import temporal_spec
+from search_spaces.layers import ATTENTIONS, temporal_spec
 from search_spaces.workload import slot_setting
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.core.workload import BlockSpec
-    from nas.quality.options import SupernetOptions
+    from nas.quality.options import Sharing, SupernetOptions
     from nas.training.data import TrainingClips
     from search_spaces.temporal import TemporalSpace
 
 
+# Name of the weights that all kinds of attention share.
+ATTENTION: Literal["attention"] = "attention"
 # Options that decide the paths, for the fingerprint of the stage.
 _PATH_OPTIONS = ("rule", "random_paths", "drop_ratio", "distillation_ratio", "layers", "backbone_steps")
 
@@ -53,22 +55,30 @@ class SlotLayers(nn.Module):
     middle frames, and heads divide the same channels (BigNAS, arXiv 2003.11142; heads as in AutoFormer, arXiv
     2107.00651). So a step trains all options of a kind, not one in four of them.
 
+    Attention learns slower than convolution: after as many steps of each kind it lags behind what full training makes
+    of it, and networks of convolutions rank too high. Where ``sharing`` is ``attention``, all kinds of attention share
+    one set of weights (ours): along time as in space and time, and cross-attention is self-attention with a second part
+    for the text. So every path with attention trains all of it, four times as often.
+
     Args:
         specs: The layer of each option; ``None`` for the empty slot.
+        sharing: ``kind`` or ``attention``.
     """
 
-    def __init__(self, specs: Sequence[BlockSpec | None]) -> None:
+    def __init__(self, specs: Sequence[BlockSpec | None], *, sharing: Sharing = "kind") -> None:
         super().__init__()
         self.active = 0
         # Forms without weights of their own, kept out of ``parameters()`` and ``state_dict()``.
         self._forms = {
-            index: (spec.kind, build_temporal_layer(spec)) for index, spec in enumerate(specs) if spec is not None
+            index: (_family(spec.kind, sharing), build_temporal_layer(spec))
+            for index, spec in enumerate(specs)
+            if spec is not None
         }
         largest: dict[str, tuple[int, BlockSpec]] = {}
         for index, (kind, form) in self._forms.items():
             size = sum(weight.numel() for weight in form.parameters())
             if size > largest.get(kind, (0, None))[0]:
-                largest[kind] = (size, cast("BlockSpec", specs[index]))
+                largest[kind] = (size, cast("BlockSpec", specs[index]))  # among attentions one with text: it has all
         self.kinds = nn.ModuleDict({kind: build_temporal_layer(spec) for kind, (_, spec) in largest.items()})
 
     def weights(self, option: int) -> dict[str, Tensor]:
@@ -87,6 +97,10 @@ class SlotLayers(nn.Module):
         fixed = {name: buffer.to(video.device) for name, buffer in form.named_buffers()}
         mixed: Tensor = functional_call(form, {**self.weights(self.active), **fixed}, (video, encoder_hidden_states))
         return mixed
+
+
+def _family(kind: str, sharing: Sharing) -> str:
+    return ATTENTION if sharing == "attention" and kind in ATTENTIONS else kind
 
 
 def _part(name: str, shared: Tensor, shape: torch.Size) -> Tensor:
@@ -108,13 +122,14 @@ class Supernet(nn.Module):
 
     Args:
         space: The search space; slots may have different numbers of options.
+        sharing: See ``SlotLayers``.
     """
 
-    def __init__(self, space: TemporalSpace) -> None:
+    def __init__(self, space: TemporalSpace, *, sharing: Sharing = "kind") -> None:
         super().__init__()
         self.space = space
         self.unet = build_denoiser(space, space.largest())
-        layers = {slot: _slot_layers(space, slot) for slot in space.slots()}
+        layers = {slot: _slot_layers(space, slot, sharing) for slot in space.slots()}
         self.unet.temporal_layers = nn.ModuleDict({temporal_key(slot): layer for slot, layer in layers.items()})
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
@@ -145,11 +160,11 @@ class Supernet(nn.Module):
         write_tensors(folder / WEIGHTS, self.state_dict(), metadata={"kind": "supernet"})
 
 
-def make_supernet(space: TemporalSpace, *, seed: int) -> Kit:
+def make_supernet(space: TemporalSpace, *, seed: int, sharing: Sharing = "kind") -> Kit:
     """A fresh supernet of a space with a caption encoder and a codec that fit its backbone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        supernet = Supernet(space)
+        supernet = Supernet(space, sharing=sharing)
     backbone = space.backbone
     return make_kit(
         supernet,
@@ -181,8 +196,10 @@ def load_supernet(space: TemporalSpace, folder: Path, *, seed: int) -> Kit:
     Raises:
         CheckpointError: A file is missing, damaged or of another space.
     """
-    kit = make_supernet(space, seed=seed)
-    load_weights(kit.denoiser, folder / "denoiser" / WEIGHTS)
+    weights = folder / "denoiser" / WEIGHTS
+    shared = any(f".{ATTENTION}." in name for name in read_tensors(weights)[0])
+    kit = make_supernet(space, seed=seed, sharing=ATTENTION if shared else "kind")
+    load_weights(kit.denoiser, weights)
     load_weights(kit.captions, folder / "caption_encoder.safetensors")
     kit = replace(kit, codec=PatchCodec.load(folder / "codec.safetensors"))  # a backbone brings its own
     kit.denoiser.requires_grad_(False).eval()
@@ -240,6 +257,7 @@ def train_supernet(
             "paths": [getattr(options, name) for name in _PATH_OPTIONS],
             "data": data.description,
             "space": supernet.space.identifier,
+            **({} if options.sharing == "kind" else {"sharing": options.sharing}),
         },
         modules={"denoiser": trained, **captions},
         phases=[Phase(name="denoiser", trains=("denoiser", *captions), loss=loss)],
@@ -257,9 +275,10 @@ def paths_loss(predictions: Sequence[Tensor], target: Tensor, *, distillation_ra
     return torch.stack(losses).mean()
 
 
-def _slot_layers(space: TemporalSpace, slot: str) -> SlotLayers:
+def _slot_layers(space: TemporalSpace, slot: str, sharing: Sharing) -> SlotLayers:
     channels = space.backbone.slot_channels(slot)
     settings = [slot_setting(option, slot) for option in space.options(slot)]
     return SlotLayers(
-        [temporal_spec(space.backbone, one, channels=channels, frames=1, height=1, width=1) for one in settings]
+        [temporal_spec(space.backbone, one, channels=channels, frames=1, height=1, width=1) for one in settings],
+        sharing=sharing,
     )

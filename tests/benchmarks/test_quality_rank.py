@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import quality_rank_scores
-from quality_rank_scores import verdicts
-from quality_rank_truth import LAYERS, SPACE, architectures
+from quality_rank_scores import to_markdown, verdicts
+from quality_rank_truth import LAYERS, SPACE, architectures, set_of
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +31,17 @@ def estimates(name: str, scores: list[float], cpu_s: float) -> list[dict[str, An
     return [{"estimator": name, "index": index, "score": score, "cpu_s": cpu_s} for index, score in enumerate(scores)]
 
 
-def test_architectures_are_distinct_and_cover_the_space() -> None:
+def test_architectures_are_distinct_and_both_sets_cover_the_space() -> None:
     rows = [SPACE.to_options(architecture) for architecture in architectures()]
-    assert len(set(rows)) == 24
+    assert len(set(rows)) == 48
     assert rows[:2] == [SPACE.to_options(SPACE.smallest()), SPACE.to_options(SPACE.largest())]
-    filled = [sum(option > 0 for option in row) for row in rows[2:]]
-    assert {count: filled.count(count) for count in LAYERS} == LAYERS
-    for position, slot in enumerate(SPACE.slots()):
-        kinds = {SPACE.options(slot)[row[position]][f"{slot}.kind"] for row in rows}
-        assert len(kinds) == 7
+    for name, layers in LAYERS.items():
+        mine = [row for index, row in enumerate(rows) if index > 1 and set_of(index) == name]
+        filled = [sum(option > 0 for option in row) for row in mine]
+        assert {count: filled.count(count) for count in layers} == layers
+        for position, slot in enumerate(SPACE.slots()):
+            kinds = {SPACE.options(slot)[row[position]][f"{slot}.kind"] for row in mine}
+            assert len(kinds) == 7
 
 
 def test_best_affordable_estimator_is_recommended() -> None:
@@ -52,6 +54,27 @@ def test_best_affordable_estimator_is_recommended() -> None:
     assert (rows["dear"]["tau"], rows["wrong"]["tau"]) == (pytest.approx(1.0), pytest.approx(-1.0))
     assert rows["cheap"]["tau"] == pytest.approx(19 / 21)  # one of 21 pairs is turned round
     assert rows["cheap"]["share_in_a_search"] == pytest.approx((1.0 + 200.0 / 100) / 100.0)
+
+
+def test_choice_on_one_set_is_judged_on_the_other() -> None:
+    perfect = [-loss for loss in LOSSES]
+    lucky = [*perfect[:4], *reversed(perfect[4:])]  # right where it was chosen, wrong where not
+    late = [*reversed(perfect[:4]), *perfect[4:]]
+    found = verdicts(
+        trainings(),
+        estimates("lucky", lucky, 1.0) + estimates("late", late, 1.0),
+        once={}, candidates=10, unseen=(4, 5, 6),
+    )  # fmt: skip
+    assert found["recommended"] == "lucky"
+    assert [(row["estimator"], row["architectures"]) for row in found["validation"]] == [("late", 3), ("lucky", 3)]
+    assert found["validation"][1]["tau"] == pytest.approx(-1.0)
+    document = {
+        **found, "truth": [{**row, "direction": 0.25} for row in trainings()], "not_run": [], "command": "",
+        "seeds": {"truth": 0, "estimators": 1}, "candidates_of_a_search": 10,
+    }  # fmt: skip
+    text = to_markdown(document)
+    assert "its tau is **-1.00**" in text
+    assert "the aim of 0.7 is **missed**" in text
 
 
 def test_mean_of_ranks_adds_costs_and_not_scores() -> None:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from nas.core.errors import ConfigError
 from nas.core.protocols import SilentProgress
 from nas.pipeline.quality import ESTIMATORS, make_levels
 from nas.quality import sensitivity
+from nas.quality.held_out_loss import SupernetQuality
+from nas.quality.supernet import SlotLayers
 from tests.integration.small_run import SMALL_RUN
 from tests.pipeline.test_checks import GOOD, found
 from tests.pipeline.test_stages import begin, without_sections
@@ -60,6 +63,21 @@ def test_sensitivities_are_of_the_supernets_losses(tmp_path: Path, monkeypatch: 
     assert isinstance(made, sensitivity.SensitivityQuality)
     assert made.sensitivities.score([1, 2, 3, 4, 5]) == pytest.approx(-15.0)
     assert len(active) == 1 + 5 * 22
+
+
+def test_supernet_shares_attention_and_is_judged_at_the_given_times(tmp_path: Path) -> None:
+    options = SUPERNET.replace("{rule", "{sharing: attention, rule")
+    made = estimator(tmp_path, f"{{type: supernet, times: [0.3, 0.6], options: {options}, {SMALL}}}")
+    assert isinstance(made, SupernetQuality)
+    assert made.fidelity == "1 shared steps, 18 held-out clips at 2 times"
+    layers = made.supernet.unet.temporal_layers["mid_0"]
+    assert isinstance(layers, SlotLayers)
+    assert sorted(layers.kinds) == ["attention", "conv1d", "conv3d"]
+
+
+def test_times_outside_of_0_to_1_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quality\.times\.1: must be below 1\.0, got 1\.5"):
+        estimator(tmp_path, "{type: supernet, times: [0.3, 1.5]}")
 
 
 @pytest.mark.parametrize(("name", "faulty"), [("grad_norm", True), ("feature_alignment", True), ("synflow", False)])

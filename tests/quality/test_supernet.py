@@ -90,6 +90,40 @@ def test_every_option_is_a_part_of_its_kinds_largest(kit: Kit, option: int) -> N
     assert all(torch.isin(part, shared[name]).all() for name, part in parts.items())
 
 
+def test_all_kinds_of_attention_can_share_one_set_of_weights(tmp_path: Path) -> None:
+    """A step with one of them trains what the others take, extracted networks have it, and a reader notices."""
+    kit = make_supernet(SPACE, seed=0, sharing="attention")
+    supernet = kit.denoiser
+    assert isinstance(supernet, Supernet)
+    layers = supernet.unet.temporal_layers["mid_0"]
+    assert isinstance(layers, SlotLayers)
+    assert sorted(layers.kinds) == ["attention", "conv1d", "conv3d"]
+    video, text = torch.randn(1, 2, 80, 2, 2), torch.randn(1, 12, 64)
+    layers.active = first_option("mid.0", "self_attention_3d")
+    layers(video, text).square().sum().backward()
+    with torch.no_grad():
+        for weight in layers.parameters():
+            if weight.grad is not None:
+                weight -= weight.grad.sign() * 0.1
+
+    for kind in ("self_attention_1d", "cross_attention_1d", "cross_attention_3d"):
+        layers.active = first_option("mid.0", kind)
+        computed = layers(video, text)
+        assert not torch.allclose(computed, video, atol=1e-3)
+        network = supernet.extract(SPACE.from_options([0, 0, layers.active, 0, 0]))
+        assert torch.allclose(network.temporal_layers["mid_0"](video, text), computed, atol=1e-5)
+
+    supernet.save_pretrained(tmp_path / "denoiser")
+    kit.captions.save(tmp_path / "caption_encoder.safetensors")
+    kit.own_codec.save(tmp_path / "codec.safetensors")
+    read = load_supernet(SPACE, tmp_path, seed=0).denoiser.state_dict()
+    assert all(torch.equal(value, read[name]) for name, value in supernet.state_dict().items())
+
+
+def first_option(slot: str, kind: str) -> int:
+    return next(index for index, option in enumerate(SPACE.options(slot)) if option[f"{slot}.kind"] == kind)
+
+
 def test_narrower_kernels_take_the_middle_and_gates_their_own_half() -> None:
     layers = SlotLayers([None, *(conv(kernel) for kernel in (3, 5))])
     assert torch.equal(layers.weights(1)["conv.weight"], layers.kinds["conv1d"].conv.weight[:, :, 1:4])
@@ -192,6 +226,14 @@ def train_briefly(folder: Path, **options: object) -> Kit:
 def test_missing_supernet_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model\.safetensors: cannot be read"):
         load_supernet(SPACE, tmp_path, seed=0)
+
+
+def test_loss_is_taken_at_the_given_times(kit: Kit) -> None:
+    quality = supernet_quality(kit, seed=3, trained_steps=0, num_clips=18, times=(0.3, 0.6)).estimate(SPACE.smallest())
+    metrics = dict(quality.metrics)
+    assert set(metrics) == {"held_out_loss", "loss_at_0.3", "loss_at_0.6"}
+    assert quality.score == pytest.approx(-(metrics["loss_at_0.3"] + metrics["loss_at_0.6"]) / 2)
+    assert quality.fidelity == "0 shared steps, 18 held-out clips at 2 times"
 
 
 def test_estimate_is_the_loss_of_the_extracted_network(kit: Kit, estimator: SupernetQuality) -> None:
