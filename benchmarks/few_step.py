@@ -73,9 +73,7 @@ GUIDANCE, TEACHER_STEPS = 3.0, 25
 TEACHER = TeacherOptions(loop=LoopOptions(steps=3600, batch_size=32, threads=1))
 COLLECTION = CollectionOptions(num_clips=1024)
 TRAJECTORY = TrajectoryOptions(loop=LoopOptions(steps=500, batch_size=32, learning_rate=1e-3, threads=1))
-ADVERSARIAL = AdversarialOptions(
-    loop=LoopOptions(steps=260, batch_size=16, learning_rate=1e-3, warmup_steps=10, threads=1)
-)
+ADVERSARIAL = AdversarialOptions()
 # As SF-V has it, with nothing of the teacher's ways: noisy real clips in, reconstruction as the only anchor.
 PUBLISHED = dataclasses.replace(
     ADVERSARIAL,
@@ -84,11 +82,13 @@ PUBLISHED = dataclasses.replace(
     anchor_weight=0.0,
     reconstruction="pseudo_huber",
     reconstruction_weight=0.1,
+    reconstruction_guidance=1.0,
     adversarial_weight=1.0,
     time_mean=-1.0,
 )
 VARIANTS = {
     "without image heads": dataclasses.replace(ADVERSARIAL, image_heads=False),
+    "without the discriminator": dataclasses.replace(ADVERSARIAL, adversarial_weight=0.0),
     "without video heads": dataclasses.replace(ADVERSARIAL, video_heads=False),
 }
 CONSISTENCY = ConsistencyOptions(loop=LoopOptions(steps=250, batch_size=16, learning_rate=1e-3, threads=1))
@@ -135,7 +135,7 @@ class Benchmark:
         return self._reference.accuracy
 
     def rows(self, seeds: int, *, only_main: bool) -> Iterator[Row]:
-        """Every row of every seed; those that the figures to reach need come first, for all seeds."""
+        """Every row of every seed; those that the figures to reach need come first, then each part left out."""
         for seed in range(seeds):
             yield self._row(seed, "real clips", 0, self._real)
             yield self._row(seed, "real clips through the codec", 0, self._through_codec)
@@ -148,12 +148,11 @@ class Benchmark:
             yield self._student(seed, TUNED, self._adversarial(ADVERSARIAL), after=AFTER, sampler="renoise")
         if only_main:
             return
-        for seed in range(seeds):
-            rest = self._adversarial(dataclasses.replace(ADVERSARIAL, adversarial_weight=0.0))
-            yield self._student(seed, f"{TUNED}, without the discriminator", rest, after=AFTER, sampler="renoise")
-            for name, options in VARIANTS.items():
+        for name, options in VARIANTS.items():
+            for seed in range(seeds):
                 train = self._adversarial(options)
                 yield self._student(seed, f"{TUNED}, {name}", train, after=AFTER, sampler="renoise")
+        for seed in range(seeds):
             alone = self._adversarial(PUBLISHED, followed=False)
             yield self._student(seed, "adversarial alone", alone, sampler="renoise")
             yield self._student(seed, "consistency distillation", self._consistency, sampler="renoise")
@@ -350,6 +349,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/few_step"))
     parser.add_argument("--out", type=Path, required=True, help="path without suffix; .json, .md and .png are written")
     parser.add_argument("--only-main", action="store_true", help="leave the baselines out")
+    parser.add_argument("--note", action="append", default=[], help="a line for the end of the tables; may be repeated")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     benchmark = Benchmark(arguments.work)
@@ -367,6 +367,7 @@ def main() -> None:
         "network": NETWORK,
         "classifier_accuracy": benchmark.classifier_accuracy,
         "options": to_data(options),
+        "notes": arguments.note,
     }
     rows: list[Row] = []
     for row in benchmark.rows(arguments.seeds, only_main=arguments.only_main):

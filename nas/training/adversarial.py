@@ -2,7 +2,8 @@
 
 The generator makes a clip in one way or another (``generator_input`` says how). Real and generated clips get fresh
 noise at the discriminator's own time and are scored through the frozen teacher's encoder by trained heads (TRAINING
-3.4, METHODS 1c and 2c). One step of the heads per step of the generator.
+3.4, METHODS 1c and 2c). One step of the heads per step of the generator. What is judged and reconstructed is the last
+step after the sampler's own step before it, so that the student is trained on what it meets when it is sampled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas.core.protocols import SilentProgress
@@ -28,11 +29,11 @@ from nas.training.losses import (
 from nas.training.noise import (
     TIME_SCALE,
     add_noise,
+    broadcast_times,
     clean_from_velocity,
     gaussian_like,
     log_normal_times,
     logit_normal_times,
-    velocity,
 )
 from nas.training.options import AdversarialOptions
 from nas.training.sampling import predict_velocity
@@ -148,65 +149,76 @@ class AdversarialLosses:
 
     def _generate(self, real: _Captioned, batch: Batch) -> _Generated:
         """Clips of the student; of as many frames as ``real`` has, for its own captions or those of the ways."""
-        how = self._options.generator_input
-        if how == "real":
+        if self._options.generator_input == "real":
             clips, away = self._from_real(real, batch)
             return _Generated(fake=replace(real, clips=clips), reconstruction=away)
-        made = self._along_trajectories(batch) if how == "trajectory" else self._rolled_out(real, batch)
+        made = self._along_trajectories(batch)
         if real.clips.shape[1] == made.fake.clips.shape[1]:
             return made
         frames = as_images(made.fake.clips, generator=batch.generator)
         return replace(made, fake=replace(made.fake, clips=frames))
 
     def _from_real(self, real: _Captioned, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The clean clips predicted from real ones at the fixed times, and their distance from the real ones."""
-        options, generator = self._options, batch.generator
-        fixed = self._trajectories.times if options.generator_input == "real" else self._trajectories.times[-1:]
-        choice = torch.randint(len(fixed), (len(real.clips),), generator=generator)
-        times = torch.tensor(fixed)[choice].to(batch.device)
-        noise = gaussian_like(real.clips, generator=generator)
-        noisy = add_noise(real.clips, noise, times)
+        """The clean clips predicted from real ones, and their distance from what they should be.
+
+        From noise at any of the fixed times where these predictions are judged. Otherwise the last step only, from what
+        the sampler's step before it makes of the noisy real clip: so the last step learns to put that one right.
+        """
+        options, fixed = self._options, self._trajectories.times
+        if options.generator_input == "real":
+            choice = torch.randint(len(fixed), (len(real.clips),), generator=batch.generator)
+            times = torch.tensor(fixed)[choice].to(batch.device)
+            noisy = self._noisy(real, times, batch)
+        else:
+            first = torch.full((len(real.clips),), fixed[max(len(fixed) - 2, 0)], device=batch.device)
+            noisy, times = self._before_last(self._noisy(real, first, batch), real.tokens, batch)
+        wanted = (noisy - real.clips) / broadcast_times(times, noisy) + self._towards_text(noisy, times, real.tokens)
         predicted = predict_velocity(self._student.denoiser, noisy, times, real.tokens)
         clips = clean_from_velocity(noisy, predicted, times)
         if options.reconstruction == "flow":
-            return clips, flow_matching_loss(predicted, velocity(real.clips, noise))
-        return clips, pseudo_huber(clips, real.clips, width=options.huber_width)
+            return clips, flow_matching_loss(predicted, wanted)
+        return clips, pseudo_huber(clips, clean_from_velocity(noisy, wanted, times), width=options.huber_width)
+
+    @torch.no_grad()
+    def _towards_text(self, noisy: Tensor, times: Tensor, tokens: Tensor) -> Tensor | float:
+        """(w - 1) (v_text - v_empty) of the teacher, which guidance adds to a velocity."""
+        weight = self._options.reconstruction_guidance
+        if weight == 1.0:
+            return 0.0
+        captions, teacher = self._student.captions, cast("nn.Module", self._discriminator.encoder)
+        both = torch.cat([tokens, captions(captions.empty_text(1)).tokens.expand_as(tokens)])
+        found = predict_velocity(teacher, torch.cat([noisy, noisy]), torch.cat([times, times]), both)
+        with_text, without = found.chunk(2)
+        return (weight - 1.0) * (with_text - without)
 
     def _along_trajectories(self, batch: Batch) -> _Generated:
-        """The clips to which the student's last Euler step leads from the states of the teacher's ways before it."""
+        """The clips to which the student's last two steps lead from the states of the teacher's ways before them."""
         ways = self._trajectories
         way = torch.randint(len(ways.states), (len(batch.indices),), generator=batch.generator)
-        last = ways.segment(way * ways.num_segments + ways.num_segments - 1, device=batch.device)
-        tokens, pooled = self._captions(last.text, batch)
-        predicted = predict_velocity(self._student.denoiser, last.begin, last.here, tokens)
-        clips = clean_from_velocity(last.begin, predicted, last.here)
+        place = way * ways.num_segments + max(ways.num_segments - 2, 0)
+        segment = ways.segment(place, device=batch.device)
+        tokens, pooled = self._captions(segment.text, batch)
+        state, times = self._before_last(segment.begin, tokens, batch)
+        clips = clean_from_velocity(state, predict_velocity(self._student.denoiser, state, times, tokens), times)
         return _Generated(fake=_Captioned(clips=clips, tokens=tokens, pooled=pooled))
 
-    def _rolled_out(self, real: _Captioned, batch: Batch) -> _Generated:
-        """Clips at the end of the Euler sampler, begun from noise or from noisy real clips at a later fixed time.
-
-        The gradient passes through the last steps only. What was begun from real clips should lead back to them.
-        """
-        times, options = self._trajectories.times, self._options
-        whole = real.clips.shape[1] == self._student.latent_shape[0]
-        begin = int(torch.randint(len(times) if whole else 1, (), generator=batch.generator))
-        shape = (len(batch.indices), *self._student.latent_shape)
-        state = torch.randn(shape, generator=batch.generator).to(batch.device)
-        if begin:
-            state = add_noise(real.clips, state, torch.full((len(state),), times[begin], device=batch.device))
-        for index in range(begin, len(times)):
-            with torch.set_grad_enabled(index >= len(times) - options.gradient_steps and torch.is_grad_enabled()):
-                here, there = times[index], (*times[1:], 0.0)[index]
-                t = torch.full((len(state),), here, device=batch.device)
-                state = state + (there - here) * predict_velocity(self._student.denoiser, state, t, real.tokens)
-        fake = _Captioned(clips=state, tokens=real.tokens, pooled=real.pooled)
-        away = pseudo_huber(state, real.clips, width=options.huber_width) if begin else state.new_zeros(())
-        return _Generated(fake=fake, reconstruction=away)
+    @torch.no_grad()
+    def _before_last(self, state: Tensor, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """From ``state`` at the last but one of the fixed times to the last as the sampler goes, and that time (B,)."""
+        fixed = self._trajectories.times[-2:]
+        times = [torch.full((len(state),), time, device=batch.device) for time in fixed]
+        if len(fixed) == 1:
+            return state, times[0]
+        predicted = predict_velocity(self._student.denoiser, state, times[0], tokens)
+        if self._options.sampler == "euler":
+            return state + (fixed[1] - fixed[0]) * predicted, times[1]
+        clean = clean_from_velocity(state, predicted, times[0])
+        return add_noise(clean, gaussian_like(clean, generator=batch.generator), times[1]), times[1]
 
     def _anchor(self, batch: Batch) -> Tensor:
-        """The trajectory term; not on the last segment where that is judged, which only hinge and data then decide."""
+        """The trajectory term; not on the last segment, which is judged and which only hinge and data decide."""
         ways, options = self._trajectories, self._options
-        free = ways.num_segments - (0 if options.generator_input == "rollout" else 1)
+        free = ways.num_segments - 1
         way = torch.randint(len(ways.states), (len(batch.indices),), generator=batch.generator)
         segment = torch.randint(max(free, 1), (len(batch.indices),), generator=batch.generator)
         places = way * ways.num_segments + segment

@@ -199,7 +199,7 @@ def _distil(fake: _Fake) -> Tensor:
 
 
 def _follow_guided(fake: _Fake) -> Tensor:
-    """Consistency and progressive distillation: a guided teacher, then the student."""
+    """A guided teacher, then the student: consistency and progressive distillation, and the reconstruction."""
     with torch.no_grad():
         both, times = torch.cat([fake.clips, fake.clips]), torch.cat([fake.times, fake.times])
         fake.teacher(both, times, torch.cat([fake.text, fake.text]))
@@ -220,7 +220,8 @@ def _convince(fake: _Fake) -> Tensor:
     _heads(fake).requires_grad_(False)
     made = fake.student(fake.clips, fake.times, fake.text)
     scores = _score(fake, made)
-    return _velocity(fake) + F.mse_loss(made, fake.clips) - torch.stack([score.mean() for score in scores]).sum()
+    anchor = _velocity(fake)
+    return anchor + _follow_guided(fake) - torch.stack([score.mean() for score in scores]).sum()
 
 
 def _score(fake: _Fake, clips: Tensor) -> list[Tensor]:

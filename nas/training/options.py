@@ -218,16 +218,18 @@ class AdversarialOptions:
         betas: Of both optimizers ((0.5, 0.99): TRAINING 3.4).
         generator_input: What the generator starts from. ``real``: a real clip, noisy at one of the fixed times, and the
             clean clip it predicts is judged (SF-V, SnapGen-V). ``trajectory``: the state of a guided teacher's way at
-            the last of the fixed times, and its last step is judged, so that the earlier steps, which decide what is
-            shown, stay the anchor's alone. ``rollout``: noise, or a noisy real clip at a later time, and the clip after
-            the Euler steps from there is judged (both ours).
-        gradient_steps: Of a rollout, the last steps that the generator's gradient passes through.
+            the last but one of the fixed times; a step of the sampler later its last step is judged, so that the steps
+            before, which decide what is shown, stay the anchor's alone (ours).
         sampler: How the tuned student is sampled (TRAINING section 2: renoising beats Euler steps for it every time).
         anchor_weight: Weight of the trajectory term that keeps attributes (ours).
         reconstruction: Distance of the predicted from the real clip: ``pseudo_huber`` (SF-V) or ``flow``, the square
-            of the velocity's error (SnapGen-V, METHODS 1c). At all fixed times for the input ``real``, at the last one
-            for ``trajectory``, at the end for rollouts that began from real clips.
+            of the velocity's error (SnapGen-V, METHODS 1c). At all fixed times for the input ``real``; for
+            ``trajectory`` of the last step alone, from what the step before it makes of the noisy real clip, so that it
+            learns to put right what that one left unsteady (ours, for flicker; benchmarks/results/few_step.md).
         reconstruction_weight: Weight lambda of it (SF-V has 0.1 of pseudo-Huber at its one step; ours).
+        reconstruction_guidance: Weight w of guidance in what is reconstructed: (w - 1) (v_text - v_empty) of the
+            teacher is added to the velocity asked for (model-guidance, arXiv 2502.12154); 1 is the real clip itself,
+            which costs attributes that the guided teacher had (ours).
         adversarial_weight: Weight of the hinge term of the generator (ours).
         huber_width: Width of both pseudo-Huber terms (ours).
         image_heads: Show single frames to the heads too (SnapGen-V's image-video heads).
@@ -245,16 +247,16 @@ class AdversarialOptions:
     """
 
     loop: LoopOptions = field(
-        default_factory=lambda: LoopOptions(steps=200, batch_size=16, learning_rate=1e-3, warmup_steps=10, threads=1)
+        default_factory=lambda: LoopOptions(steps=180, batch_size=16, learning_rate=1e-3, warmup_steps=10, threads=1)
     )
     heads_rate_ratio: Positive = 4.0
     betas: tuple[Decay, Decay] = (0.5, 0.99)
-    generator_input: Literal["real", "trajectory", "rollout"] = "trajectory"
-    gradient_steps: Count = 2
+    generator_input: Literal["real", "trajectory"] = "trajectory"
     sampler: Literal["euler", "renoise"] = "renoise"
     anchor_weight: Weight = 1.0
     reconstruction: Literal["pseudo_huber", "flow"] = "flow"
     reconstruction_weight: Weight = 2.0
+    reconstruction_guidance: Guidance = 2.0
     adversarial_weight: Weight = 0.3
     huber_width: Positive = 0.3
     image_heads: bool = True

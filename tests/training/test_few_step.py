@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_r1_adds_to_the_loss_of_the_heads(
 
 
 SWITCHES: dict[str, dict[str, Any]] = {
-    "rollout": {"generator_input": "rollout", "gradient_steps": 4, "image_ratio": 0.5, "reconstruction_weight": 0.1},
+    "trajectory, Euler steps, no guidance": {"sampler": "euler", "reconstruction_guidance": 1.0, "image_ratio": 0.5},
     "trajectory, log-normal": {"generator_input": "trajectory", "noise": "log_normal", "image_ratio": 0.5},
     "real, R1 on clips": {"generator_input": "real", "r1_weight": 0.1, "r1_on": "clips", "reconstruction_weight": 0.1},
     "no video heads, R1 on features, flow": {
@@ -146,7 +147,7 @@ def test_killed_tuning_resumes_to_the_bit_and_never_moves_the_encoder(
     assert all(torch.equal(value, encoder[name]) for name, value in kit.denoiser.state_dict().items())
 
 
-@pytest.mark.parametrize("start", ["real", "trajectory", "rollout"])
+@pytest.mark.parametrize("start", ["real", "trajectory"])
 def test_the_generator_learns_from_the_discriminator_alone(
     kit: Kit, make_network: MakeNetwork, data: LatentClips, ways: Trajectories, batch: Batch, start: str
 ) -> None:
@@ -194,6 +195,58 @@ class Constant(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002  # the protocol's signature
         return torch.zeros_like(sample) + self.value + self.text * tokens[:, :, 0].mean(dim=1).reshape(-1, 1, 1, 1, 1)
+
+
+class Straight(nn.Module):
+    """The exact denoiser of data that is zero; keeps the times it was asked at, and whether for a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+        self.calls: list[tuple[int, bool]] = []
+
+    def forward(self, sample: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002  # the protocol's signature
+        self.calls.append((round(float(timestep[0])), torch.is_grad_enabled()))
+        return self.one * sample / (timestep.reshape(-1, 1, 1, 1, 1) / 1000)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "renoise"])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("reconstruction", ["flow", "pseudo_huber"])
+def test_reconstruction_asks_for_the_real_clip_and_the_teachers_guidance(
+    kit: Kit, data: LatentClips, ways: Trajectories, batch: Batch, sampler: Any, guidance: float, reconstruction: Any
+) -> None:
+    options = AdversarialOptions(
+        adversarial_weight=0.0,
+        anchor_weight=0.0,
+        reconstruction_weight=1.0,
+        reconstruction=reconstruction,
+        reconstruction_guidance=guidance,
+        sampler=sampler,
+        image_ratio=0.0,
+        huber_width=0.1,
+    )
+    student, teacher = Straight(), SimpleNamespace(encoder=Constant(3.0, text=1.0))
+    still = dataclasses.replace(data, latents=torch.zeros_like(data.latents))
+    losses = AdversarialLosses(kit.with_denoiser(student), teacher, still, ways, options)  # type: ignore[arg-type]  # has what is used
+    found = losses.generator(batch)[0].item()
+    with torch.no_grad():
+        with_text = kit.captions(data.fetch_text(batch.indices)).tokens[:, :, 0].mean(dim=1)
+        empty = kit.captions(kit.captions.empty_text(1)).tokens[:, :, 0].mean()
+    away = (guidance - 1.0) * (with_text - empty)  # the student leads back to zero, where the clips are
+    wanted = away.square() if reconstruction == "flow" else ((0.25 * away).square() + 0.01).sqrt() - 0.1
+    assert found == pytest.approx(wanted.mean().item(), rel=1e-3, abs=1e-6)
+    assert student.calls == [(500, False), (250, True)]
+
+
+def test_the_clip_that_is_judged_is_two_steps_of_the_sampler_away(
+    kit: Kit, data: LatentClips, ways: Trajectories, batch: Batch
+) -> None:
+    student = Straight()
+    options = AdversarialOptions(anchor_weight=0.0, reconstruction_weight=0.0, image_ratio=0.0)
+    discriminator = make_discriminator(kit, head_width=8, seed=0)
+    AdversarialLosses(kit.with_denoiser(student), discriminator, data, ways, options).generator(batch)
+    assert student.calls == [(500, False), (250, True)]
 
 
 def test_halving_a_straight_way_asks_for_the_same_velocity(kit: Kit, data: LatentClips, batch: Batch) -> None:
