@@ -18,7 +18,7 @@ def bundle_sections(bundle: Bundle) -> str:
         (
             component.name,
             package.file.path,
-            f"{package.file.num_bytes / 1e6:,.1f} MB",
+            f"{package.file.num_bytes / 1e6:,.2f} MB",
             component.calls,
             _passed(component.checks),
             _agreement(component.parity),
@@ -86,8 +86,8 @@ def _steps(bundle: Bundle) -> list[str]:
         )
     if bundle.component("decoder") is not None:
         steps.append(
-            f"Call the decoder on `x`, {sampling.decoder_frames} frames at a time; scaling is inside. A last part that "
-            f"is shorter repeats its last frame. Play the pixels at {sampling.fps:g} frames a second."
+            f"Call the decoder on `x` with {sampling.decoder_frames} of its frames at a time; scaling is inside, and a "
+            f"shorter last part repeats its last frame. Play the pixels at {sampling.fps:g} frames a second."
         )
     else:
         steps.append("Decode `x` elsewhere: the bundle has no decoder.")

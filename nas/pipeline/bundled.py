@@ -24,16 +24,16 @@ def bundled_pipeline(folder: Path) -> VideoPipeline:
     """
     bundle = read_bundle(folder)
     require_complete(bundle, folder)
-    paths = {
-        component.name: tuple(folder / package.file.path for package in component.packages)
-        for component in bundle.components
-    }
+    denoiser, text, decoder = (
+        [folder / package.file.path for item in bundle.components if item.name == name for package in item.packages]
+        for name in ("denoiser", "text_encoder", "decoder")
+    )
     sampling = bundle.sampling
     pipeline = VideoPipeline(
-        denoiser=cast("VideoUNet", PackagedDenoiser(*paths["denoiser"])),
+        denoiser=cast("VideoUNet", PackagedDenoiser(*denoiser)),
         scheduler=read_scheduler(folder / SCHEDULER),
-        text_encoder=PackagedText(*paths["text_encoder"], folder / TOKENIZER),
-        codec=PackagedDecoder(*paths["decoder"]),
+        text_encoder=PackagedText(text[0], folder / TOKENIZER),
+        codec=PackagedDecoder(decoder[0]),
         times=sampling.times,
         guidance=sampling.guidance,
         latent_shape=sampling.latent_shape,

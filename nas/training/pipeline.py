@@ -295,7 +295,7 @@ def make_pipeline(
 
 
 def make_scheduler(sampler: "Sampler") -> Any:
-    """diffusers' scheduler of flow matching; ``renoise`` adds fresh noise after every step."""
+    """Scheduler of flow matching; ``renoise`` adds fresh noise after every step."""
     return FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=sampler == "renoise")
 
 

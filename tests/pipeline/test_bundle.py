@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny
 import search_spaces
 from nas.cli.main import main
 from nas.config.run import ExportSection
+from nas.core.artefacts import ExportedModel
 from nas.core.errors import InputError, UnavailableError
 from nas.core.scenario import Scenario
 from nas.export.bundle import read_bundle
@@ -34,6 +35,7 @@ from nas.training.codec import fit_codec
 from nas.training.pipeline import generate_clips, load_pipeline, make_pipeline, save_pipeline
 from nas.training.stage import Kit
 from nas.training.video_files import ClipFormat, read_video
+from tests.export.fake_coreai import FakeCoreAi, small_component
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,6 +240,39 @@ def test_a_folder_needs_transformers(folder: Path, tmp_path: Path, monkeypatch: 
     section = ExportSection(pipeline=str(folder))
     with pytest.raises(UnavailableError, match="needs transformers, which is not installed"):
         find_surroundings(section, trained=tmp_path, backbone=BACKBONE, scenario=SCENARIO)
+
+
+def test_a_second_opinion_is_in_manifest_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCoreAi(error=1e-5).install(monkeypatch)
+    (tmp_path / "bundle").mkdir()
+    complete = bundle_completion(
+        ExportSection(coreai=True),
+        trained=tmp_path,
+        backbone=BACKBONE,
+        scenario=SCENARIO,
+        lowering="gpu",
+        metadata=ExportMetadata(),
+    )
+    model = ExportedModel(
+        architecture=search_spaces.get("tiny").smallest(),
+        package="denoiser.mlpackage",
+        sha256="",
+        precision="float16",
+        minimum_os="iOS18",
+        package_bytes=0,
+        parameters=0,
+        operations=(),
+        checks=(),
+        seconds=0.0,
+        peak_rss_mb=0.0,
+    )
+    card = complete(tmp_path / "bundle", small_component(), model)
+    opinion = read_bundle(tmp_path / "bundle").second_opinion
+    assert opinion is not None
+    assert opinion.package.path == "denoiser.aimodel"
+    assert opinion.max_absolute == pytest.approx(1e-5, rel=0.05)
+    assert "## Second opinion" in card
+    assert "It is not complete. **text_encoder is missing**: the network is untrained" in card
 
 
 def test_core_ai_is_asked_for_before_anything_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
