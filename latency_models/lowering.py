@@ -47,6 +47,11 @@ class Lowering:
         geglu_split: Whether a gated feed-forward is one projection whose two halves become tensors of their own.
         stitches_pointwise: Whether pointwise operations ride on the one before: only further inputs are moved.
         conv3d_as_conv2d: Whether a 3-D convolution with a (k, 1, 1) kernel is run as Conv2d (k, 1), exactly.
+        conv3d_by_frame: Whether any other is one Conv2d for every distance in frames, added up.
+        heads_in_turn: Whether a head's product with the values is finished before the next head's scores are made.
+        chunk_above: Elements of one head's scores above which queries come in chunks; 0 for always.
+        long_axis_last: Whether tokens (pixels, frames, width) are kept as (frames, width, 1, pixels), the longer of the
+            first two axes last.
     """
 
     name: str
@@ -60,6 +65,10 @@ class Lowering:
     geglu_split: bool = False
     stitches_pointwise: bool = False
     conv3d_as_conv2d: bool = False
+    conv3d_by_frame: bool = False
+    heads_in_turn: bool = False
+    chunk_above: int = 0
+    long_axis_last: bool = False
 
     @property
     def text(self) -> str:
@@ -86,12 +95,21 @@ LOWERINGS: dict[str, Lowering] = {
     for lowering in (
         Lowering(name="split_einsum", **_SPLIT_EINSUM),  # type: ignore[arg-type]  # one dict of mixed flags
         Lowering(name="split_einsum_v2", query_chunk=512, **_SPLIT_EINSUM),  # type: ignore[arg-type]  # as above
+        # What this project's exports for the Neural Engine are (nas.export.lowering).
+        Lowering(
+            name="long_axis_last",
+            query_chunk=512,
+            chunk_above=2**23,
+            conv3d_by_frame=True,
+            heads_in_turn=True,
+            long_axis_last=True,
+            **_SPLIT_EINSUM,  # type: ignore[arg-type]  # as above
+        ),
         Lowering(
             name="fused_sdpa",
             fused_attention=True,
             max_fused_batch=9,
             group_norm_decomposed=True,
-            geglu_split=True,
             stitches_pointwise=True,
         ),
         Lowering(name="decomposed", fused_attention=False, group_norm_decomposed=True, geglu_split=True),
@@ -178,13 +196,14 @@ def work_kind(operation: OperationFeatures, lowering: Lowering) -> WorkKind:
     if not kernel:
         # Without options nothing but arithmetic tells a matrix product from an element-wise operation.
         return "linear" if operation.flops else "vector"
-    if len(kernel) == 3 and not (lowering.conv3d_as_conv2d and kernel[1:] == (1, 1)):
+    as_conv2d = lowering.conv3d_by_frame or (lowering.conv3d_as_conv2d and kernel[1:] == (1, 1))
+    if len(kernel) == 3 and not as_conv2d:
         return "conv3d"
     if prod(kernel) == 1:
         return "conv1x1"
     if prod(kernel[1:]) == 1:
         return "temporal_conv"
-    winograd = kernel == (3, 3) and operation.option("stride", 1) == 1 and operation.option("groups", 1) == 1
+    winograd = kernel[-2:] == (3, 3) and operation.option("stride", 1) == 1 and operation.option("groups", 1) == 1
     return "conv3x3" if winograd else "conv"
 
 
@@ -192,9 +211,16 @@ def padded_bytes(shape: tuple[int, ...], element_bytes: int, lowering: Lowering)
     """Return the bytes of a tensor on a unit: the axis it keeps last is padded to ``row_bytes``."""
     if lowering.row_bytes <= 1 or len(shape) < 3:
         return prod(shape) * element_bytes
-    last = shape[1] if lowering.tokens_last and len(shape) == 3 else shape[-1]
+    last = laid_out(shape, lowering)[1] if lowering.tokens_last and len(shape) == 3 else shape[-1]
     row = -(-last * element_bytes // lowering.row_bytes) * lowering.row_bytes
     return prod(shape) // last * row
+
+
+def laid_out(shape: tuple[int, ...], lowering: Lowering) -> tuple[int, ...]:
+    """Return the shape that a unit keeps a tensor in: of tokens (batch, tokens, width) the longer axis as tokens."""
+    if lowering.long_axis_last and len(shape) == 3 and shape[0] > shape[1]:
+        return (shape[1], shape[0], shape[2])
+    return shape
 
 
 def attention_scratch_bytes(operation: OperationFeatures, lowering: Lowering) -> int:
@@ -206,16 +232,33 @@ def attention_scratch_bytes(operation: OperationFeatures, lowering: Lowering) ->
     if operation.kind != "attention" or _is_fused(operation, lowering):
         return 0
     batch, heads, queries, keys = _attention_shape(operation)
-    queries = min(queries, lowering.query_chunk or queries)
+    queries = _queries_at_once(batch, queries, keys, lowering)
+    if lowering.heads_in_turn:
+        return _scores_of_a_head(operation, lowering, batch=batch, queries=queries, keys=keys)
     # Scores are kept as (batch, heads, keys, queries): queries are the last axis.
     return padded_bytes((batch, heads, keys, queries), operation.element_bytes, lowering)
+
+
+def _queries_at_once(batch: int, queries: int, keys: int, lowering: Lowering) -> int:
+    if lowering.query_chunk is None or batch * queries * keys <= lowering.chunk_above:
+        return queries
+    return min(queries, lowering.query_chunk)
+
+
+def _scores_of_a_head(operation: OperationFeatures, lowering: Lowering, *, batch: int, queries: int, keys: int) -> int:
+    """Bytes of one head's scores and their softmax beyond the room that the operation's output has until it is made."""
+    shape = (1, queries, keys, batch) if lowering.long_axis_last and batch > queries else (batch, 1, keys, queries)
+    scores = 2 * padded_bytes(shape, operation.element_bytes, lowering)
+    return max(0, scores - padded_bytes(operation.output, operation.element_bytes, lowering))
 
 
 def scratch_bytes(operation: OperationFeatures, lowering: Lowering, *, input_outlives: bool) -> int:
     """Return what an operation holds beside its inputs and outputs while it runs as the lowering says.
 
-    A decomposed group norm has its input less the mean and the square of that alive at once, beside the input where
-    that is read later. A gated feed-forward that is split has its projection and both halves alive at once.
+    A convolution over frames that is one for every distance has the frames it reads, what it makes of them and both
+    halves of the sum alive. A decomposed group norm has its input less the mean and the square of that alive at once,
+    beside the input where that is read later. A gated feed-forward that is split has its projection and both halves
+    alive at once.
 
     Args:
         operation: What is run.
@@ -227,6 +270,10 @@ def scratch_bytes(operation: OperationFeatures, lowering: Lowering, *, input_out
         return output if lowering.group_norm_decomposed and input_outlives else 0
     if operation.kind == "geglu":
         return output if lowering.geglu_split else 0
+    if operation.kind == "conv3d" and lowering.conv3d_by_frame and prod(operation.kernel[1:]) > 1:
+        frames = operation.output[2]
+        source = padded_bytes(operation.inputs[0], operation.element_bytes, lowering)
+        return (source + output if source > output else 2 * output) * (frames - 1) // frames
     return attention_scratch_bytes(operation, lowering)
 
 
@@ -263,8 +310,10 @@ def _moved(operation: OperationFeatures, lowering: Lowering, sizes: list[int]) -
             return _LAYER_NORM_PASSES * sizes[-1], 1
         passes = _STITCHED_GROUP_NORM_PASSES if lowering.stitches_pointwise else _GROUP_NORM_PASSES
         return passes * sizes[-1], _GROUP_NORM_LAUNCHES
-    if operation.kind == "layout" and lowering.tokens_last and operation.inputs[0][0] == operation.output[0]:
-        return 0, 0  # (batch, channels, height, width) to (batch, channels, 1, tokens) and back are views
+    if operation.kind == "layout" and lowering.tokens_last:
+        batches = [laid_out(shape, lowering)[0] for shape in (operation.inputs[0], operation.output)]
+        if batches[0] == batches[1]:
+            return 0, 0  # (batch, channels, height, width) to (batch, channels, 1, tokens) and back are views
     if operation.kind in _POINTWISE and lowering.stitches_pointwise:
         return sum(sizes[1:-1]), 1
     return sum(sizes), 1
@@ -284,7 +333,7 @@ def _attention_steps(operation: OperationFeatures, lowering: Lowering, sizes: li
             ),
         )
     scores = padded_bytes((batch, heads, keys, queries), operation.element_bytes, lowering)
-    chunks = -(-queries // (lowering.query_chunk or queries))
+    chunks = -(-queries // _queries_at_once(batch, queries, keys, lowering))
     launches = (heads if lowering.per_head else 1) * chunks
     # One head of one batch row and one chunk is what is worked on at a time.
     resident = scores // (batch * heads * chunks)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
-from latency_models.lowering import OperationFeatures, attention_scratch_bytes, padded_bytes, work_kind
+from latency_models.lowering import OperationFeatures, attention_scratch_bytes, laid_out, padded_bytes, work_kind
 from nas.core.cost import ComputeUnit
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def refusal(operation: OperationFeatures, unit: UnitSpec) -> Refusal | None:
 
 def _measures(operation: OperationFeatures, unit: UnitSpec) -> list[tuple[str, float, Figure | None]]:
     limits, lowering = unit.limits, unit.lowered
-    shapes = (*operation.inputs, operation.output)
+    shapes = tuple(laid_out(shape, lowering) for shape in (*operation.inputs, operation.output))
     rank = max(map(len, shapes))
     if lowering.conv3d_as_conv2d and operation.kind == "conv3d":
         rank = 4

@@ -44,7 +44,7 @@ def audit(
         from pathlib import Path
 
         from nas.pipeline.audit import audit_thing
-        from nas.pipeline.audit_text import audit_text
+        from nas.report.audit import audit_text
 
         found = audit_thing(Path(thing), device=device, compute_units=compute_units)
         console.result(found, audit_text(found, top=top))

@@ -15,6 +15,7 @@ from nas.core.errors import InputError
 from nas.core.explanation_words import change_words, move_words, words
 from nas.core.files import write_text_atomically
 from nas.report import facts, figures, plots
+from nas.report.audit import AuditSection, audit_sections
 from nas.report.breakdown import breakdown_figure
 from nas.report.calibration import calibration_figures
 from nas.report.clips import clips_of
@@ -79,6 +80,7 @@ def build_report(run_dir: Path) -> Path:
 def page_context(files: RunFiles) -> dict[str, Any]:
     """Return everything the template shows."""
     agreements, faults = _agreements(files)
+    audits, audit_faults = _audits(files)
     config_run = files.config.get("run") if isinstance(files.config.get("run"), dict) else {}
     report = files.config.get("report") if isinstance(files.config.get("report"), dict) else {}
     return {
@@ -113,7 +115,8 @@ def page_context(files: RunFiles) -> dict[str, Any]:
         "stages": files.stages,
         "total_seconds": sum(stage.seconds or 0.0 for stage in files.stages),
         "timeline": facts.timeline(files.stages),
-        "faults": (*files.faults, *faults),
+        "audits": audits,
+        "faults": (*files.faults, *faults, *audit_faults),
         "origins": origins(files, agreements),
         "manifest": _flat(files.manifest),
         "missing": _missing(files),
@@ -202,6 +205,20 @@ def _agreements(files: RunFiles) -> tuple[list[AgreementFigure], list[FileFault]
             found.extend(build())
         except (ValueError, InputError) as error:
             faults.append(FileFault(stage=stage, file=file, message=f"cannot be drawn: {error}"))
+    return found, faults
+
+
+def _audits(files: RunFiles) -> tuple[dict[str, tuple[AuditSection, ...]], list[FileFault]]:
+    """Return what each network's audit says, by the network's digest."""
+    found: dict[str, tuple[AuditSection, ...]] = {}
+    faults: list[FileFault] = []
+    for run in files.exported:
+        if run.audit is None:
+            continue
+        try:
+            found[run.digest] = audit_sections(run.audit)
+        except ValueError as error:
+            faults.append(FileFault(stage="export", file=f"{run.folder}/audit.json", message=str(error)))
     return found, faults
 
 

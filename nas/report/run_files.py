@@ -16,6 +16,7 @@ from nas.core.explanation import Explanation
 from nas.core.files import JsonLines, read_json
 from nas.core.profile import ProfileRecord
 from nas.core.schema import check_schema, from_data
+from nas.report.audit import Audit
 from nas.runs.directory import STAGES, RunDirectory
 from nas.runs.explanation import read_explanation
 from nas.runs.front import FrontFile, read_front
@@ -77,11 +78,12 @@ class TrainedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedRun:
-    """``export/<digest>/export.json`` and where it lies, relative to the run directory."""
+    """``export/<digest>/export.json`` and ``audit.json``, and where they lie, relative to the run directory."""
 
     digest: str
     folder: str
     model: ExportedModel
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,8 +288,9 @@ class _Reader:
         for folder in _folders(self.run_dir / "export"):
             name = f"export/{folder.name}"
             model = self.artefact(f"{name}/export.json", "export", "export", ExportedModel)
+            audit = self.artefact(f"{name}/audit.json", "export", "audit", Audit)
             if model is not None:
-                found.append(ExportedRun(digest=folder.name, folder=name, model=model))
+                found.append(ExportedRun(digest=folder.name, folder=name, model=model, audit=audit))
         return tuple(found)
 
 

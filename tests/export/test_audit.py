@@ -16,7 +16,7 @@ from nas.export.mil.facts import operation_facts
 from nas.export.package import MODEL_FILE, WEIGHT_FILE
 from nas.export.shims import load_coremltools
 from nas.pipeline.audit import audit_program, audit_thing, write_audit
-from nas.pipeline.audit_text import audit_text
+from nas.report.audit import audit_text
 from search_spaces import get
 
 from .conftest import SCENARIO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from latency_models.lowering import (
     attention_scratch_bytes,
     lower,
     padded_bytes,
+    scratch_bytes,
     work_kind,
 )
 
@@ -129,3 +131,47 @@ def test_convolutions_run_at_the_rate_of_their_kernel(
     kernel: tuple[int, ...], stride: int, lowering: str, expected: str
 ) -> None:
     assert work_kind(conv(kernel, stride), LOWERINGS[lowering]) == expected
+
+
+OURS = LOWERINGS["long_axis_last"]
+
+
+def test_heads_in_turn_hold_the_scores_of_one_head_twice_less_the_room_of_the_output() -> None:
+    # 8 frames, 1024 tokens: one head has 8 x 1024^2 scores, not above 2^23, so all queries at once.
+    one = attention(8, 1024)
+    assert attention_scratch_bytes(one, OURS) == 2 * 8 * 1024**2 * 2 - 8 * 1024 * 320 * 2
+    # 16384 tokens in one row: pieces of 512 queries.
+    assert attention_scratch_bytes(attention(1, 16384), OURS) == 2 * 512 * 16384 * 2 - 16384 * 320 * 2
+    assert attention_scratch_bytes(attention(4096, 16), OURS) == 0  # frames at every pixel: less than the output
+
+
+def test_pixels_are_last_where_frames_are_few() -> None:
+    # 4096 pixels of 16 frames: rows of 4096 half-floats need no padding, rows of 16 double.
+    assert padded_bytes((4096, 16, 320), 2, OURS) == 4096 * 16 * 320 * 2
+    assert padded_bytes((4096, 16, 320), 2, SPLIT) == 2 * 4096 * 16 * 320 * 2
+
+
+def test_convolutions_over_frames_are_plane_ones_by_frame() -> None:
+    three = replace(conv((3, 3, 3)), kind="conv3d", inputs=((1, 4, 8, 6, 32),), output=(1, 6, 8, 6, 32))
+    assert work_kind(three, OURS) == "conv3x3"
+    assert work_kind(three, SPLIT) == "conv3d"
+    # Seven of eight frames: twice the output (6 channels) is more than input and output (4 and 6).
+    size = 8 * 6 * 32 * 2
+    assert scratch_bytes(three, OURS, input_outlives=True) == 2 * 6 * size * 7 // 8
+    assert scratch_bytes(three, SPLIT, input_outlives=True) == 0
+
+
+def test_norms_and_gates_hold_what_their_steps_do() -> None:
+    video = (8, 64, 16, 32)
+    norm = replace(conv((1, 1)), kind="group_norm", inputs=(video,), output=video, options=())
+    assert scratch_bytes(norm, GPU, input_outlives=True) == 8 * 64 * 16 * 32 * 2
+    assert scratch_bytes(norm, GPU, input_outlives=False) == 0
+    gate = replace(norm, kind="geglu", inputs=((8, 512, 512),), output=(8, 512, 256))
+    assert scratch_bytes(gate, LOWERINGS["decomposed"], input_outlives=False) == 8 * 512 * 256 * 2
+    assert scratch_bytes(gate, GPU, input_outlives=False) == 0  # two projections
+
+
+def test_layouts_that_keep_the_frames_are_views() -> None:
+    tokens = replace(conv((1, 1)), kind="layout", inputs=((16, 320, 64, 64),), output=(4096, 16, 320), options=())
+    assert lower(tokens, OURS)[0].moved_bytes == 0
+    assert lower(tokens, SPLIT)[0].moved_bytes > 0

@@ -2,16 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from nas.core.units import latency, memory, ratio
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 UNIT_WORDS = {"neural_engine": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
 _SHORT = {"neural_engine": "NE", "gpu": "GPU", "cpu": "CPU"}
 _FEW = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """``export/<digest>/audit.json``; what is said of each package stays plain data."""
+
+    device: str
+    chip: str
+    compute_units: str
+    packages: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSection:
+    """One package of an audit as a page shows it.
+
+    Attributes:
+        package: Name of the package.
+        lines: Main findings.
+        refusals: Unit, what is refused, how often, first place, rule and source.
+        risks: Unit, text, how often, rule and source.
+        operations: Share and time, unit, eligible units, operation and result of those that take most time.
+    """
+
+    package: str
+    lines: tuple[str, ...]
+    refusals: tuple[tuple[str, ...], ...]
+    risks: tuple[tuple[str, ...], ...]
+    operations: tuple[tuple[str, ...], ...]
+
+
+def audit_sections(audit: Audit, *, top: int = 10) -> tuple[AuditSection, ...]:
+    """Return what a page shows of an audit, a section a package.
+
+    Raises:
+        ValueError: Something that every audit has is not there.
+    """
+    try:
+        return tuple(_section(package, top) for package in audit.packages)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"is not built as an audit: {type(error).__name__} {error}") from error
+
+
+def _section(package: Mapping[str, Any], top: int) -> AuditSection:
+    return AuditSection(
+        package=package["package"],
+        lines=tuple(headlines(package)),
+        refusals=tuple(
+            (
+                UNIT_WORDS[item["unit"]],
+                f"{item['count']} x {item['type']}",
+                item["reason"],
+                item["first"],
+                item["rule"],
+                item["source"],
+            )
+            for item in package["refusals"]
+        ),
+        risks=tuple(
+            (UNIT_WORDS[note["unit"]], note["text"], str(note["count"]), note["rule"], note["source"])
+            for note in package["notes"]
+        ),
+        operations=tuple(_row(item) for item in worst(package, top)),
+    )
 
 
 def audit_text(audit: Mapping[str, Any], *, top: int) -> str:
@@ -90,18 +153,8 @@ def _package_lines(package: Mapping[str, Any], top: int) -> list[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    cells = [("share", "time", "unit", "eligible", "operation", "result")]
-    cells += [
-        (
-            ratio(row["time_share_ratio"]),
-            latency(row["time_ms"]),
-            _SHORT[row["unit"]],
-            " ".join(_SHORT[unit] for unit in row["eligible"]) or "none",
-            f"{row['type']} {row['name']}",
-            _shapes(row),
-        )
-        for row in rows
-    ]
+    cells: list[tuple[str, ...]] = [("share", "time", "unit", "eligible", "operation", "result")]
+    cells += [_row(row) for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return [
         "  Operations by estimated time (prior):",
@@ -110,6 +163,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             for row in cells
         ),
     ]
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        ratio(row["time_share_ratio"]),
+        latency(row["time_ms"]),
+        _SHORT[row["unit"]],
+        " ".join(_SHORT[unit] for unit in row["eligible"]) or "none",
+        f"{row['type']} {row['name']}",
+        _shapes(row),
+    )
 
 
 def _shapes(row: Mapping[str, Any]) -> str:
