@@ -59,13 +59,19 @@ def problem_text(problem: Problem) -> str:
     return ": ".join([*(part for part in place if part), problem.message])
 
 
-def check_records(located: Sequence[Located], *, expected_ms: Mapping[str, float] | None = None) -> Checked:
+def check_records(
+    located: Sequence[Located],
+    *,
+    expected_ms: Mapping[str, float] | None = None,
+    least_ms: Mapping[str, float] | None = None,
+) -> Checked:
     """Sort out records that cannot be used, and name those that contradict each other.
 
     Args:
         located: Records in file order.
         expected_ms: A rough time by subject, best from the device's prior, to see wrong units by; subjects that are
             not in it are compared with their own repeats only.
+        least_ms: A time by subject below which no chip of the kind could be; subjects not in it are not held to one.
 
     Returns:
         The records without exact repeats (also those of the same moment with other samples), without mixed units and
@@ -78,6 +84,8 @@ def check_records(located: Sequence[Located], *, expected_ms: Mapping[str, float
         kept = gate(kept, dropped)
     if expected_ms:
         kept = _without_unlike_expected(kept, expected_ms, dropped)
+    if least_ms:
+        kept = _without_impossible_speed(kept, least_ms, dropped)
     kept, warnings = _below_floor(kept, dropped), _contradictions(kept)
     return Checked(kept=tuple(kept), dropped=tuple(dropped), warnings=tuple(warnings))
 
@@ -145,6 +153,20 @@ def _without_impossible_memory(located: Iterable[Located], dropped: list[Problem
         if peak > most:
             what = f"{record.subject!r} has a peak of {peak:g} MB on a device of at most {most:g} MB: check the unit"
             dropped.append(item.problem(what))
+        else:
+            kept.append(item)
+    return kept
+
+
+def _without_impossible_speed(
+    located: Iterable[Located], least_ms: Mapping[str, float], dropped: list[Problem]
+) -> list[Located]:
+    kept = []
+    for item in located:
+        least, samples = least_ms.get(item.record.subject, 0.0), item.record.steady_ms
+        if samples and min(samples) < least:
+            text = f"takes {min(samples):g} ms, and this chip's units together could not do it in {least:.3g} ms"
+            dropped.append(item.problem(f"{item.record.subject!r} {text}"))
         else:
             kept.append(item)
     return kept

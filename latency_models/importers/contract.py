@@ -7,10 +7,12 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from latency_models.importers.kits import KitManifest
 from latency_models.record_checks import Located
 from nas.core.errors import InputError, Problem
 from nas.core.scenario import ComputeUnits
@@ -32,6 +34,9 @@ class ImportOptions:
         unit: Time unit of figures that state none.
         subject: Block signature, architecture text or model name that a compute plan is of.
         compute_units: Requested units of records that state none.
+        kits: Profiling kits of the run that the records are for, by name. Lines of the runner on the phone are then
+            held against them, and refused where they were taken in a way that says nothing of the phone; None reads
+            them as they are.
     """
 
     scenario: str = ""
@@ -39,6 +44,7 @@ class ImportOptions:
     unit: str | None = None
     subject: str | None = None
     compute_units: ComputeUnits | None = None
+    kits: Mapping[str, KitManifest] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 A line with ``"state": "started"`` is written before a job and one without after it; a job that was only started ended
 the runner itself, most often because the phone's memory ran out. ``model.arch_id`` is an architecture's text, or for
-blocks ``model.block_path`` the block's signature, both as in the job list. Times under ``latency`` and sizes under
-``memory`` state their unit; every other quantity has it in its name.
+blocks ``model.block_path`` the block's signature, both as in the job list. ``kit`` names the profiling kit that the job
+is of (``latency_models.importers.kits``); it is empty for packages from elsewhere. Times under ``latency`` and sizes
+under ``memory`` state their unit; every other quantity has it in its name.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class DeviceRecord:
     device: Phone
     model: Model
     config: Configuration
+    kit: str = ""
     job: str = ""
     scenario: str = ""
     state: Literal["started", "finished"] = "finished"

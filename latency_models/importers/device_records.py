@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from latency_models.importers.contract import ImportOptions, ImportResult, Rows, read_bytes
+from latency_models.importers.device_record_checks import check_line
 from latency_models.importers.device_record_schema import (
     DeviceRecord,
     Latency,
@@ -18,6 +19,7 @@ from latency_models.importers.device_record_schema import (
     Placement,
     PlanRow,
 )
+from latency_models.importers.kits import check_kit
 from latency_models.importers.naming import Subject, compute_unit, device_name, ran_on, requested_units, subject
 from nas.core.profile import (
     DeviceInfo,
@@ -66,11 +68,22 @@ def read(path: Path, options: ImportOptions) -> ImportResult:
                 started[_job(line)] = (number, line)
                 continue
             started.pop(_job(line), None)
+            _check(line, options)
             rows.keep(_record(line, options), number)
     for number, line in started.values():
         with rows.row(number):
+            _check(line, options)
             rows.keep(_record(line, options, ended=True), number)
     return rows.result()
+
+
+def _check(line: DeviceRecord, options: ImportOptions) -> None:
+    """Refuse, for an import into a run, what is of another kit or was taken in a way that says nothing."""
+    if options.kits is None:
+        return
+    if line.kit:
+        check_kit(line, options.kits)
+    check_line(line)
 
 
 def _job(line: DeviceRecord) -> tuple[str, ...]:

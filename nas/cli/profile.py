@@ -1,4 +1,4 @@
-"""The verb ``profile``: measure here, import measurements, write what to measure, or plan what to measure next."""
+"""The verb ``profile``: measure here, import measurements, write what or a kit to measure, or plan what comes next."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nas.cli.stages import perform_stages
 
 if TYPE_CHECKING:
     from latency_models.importers import ImportOptions
+    from nas.pipeline.context import Context
     from nas.pipeline.importing import ImportReport
 
 _UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
@@ -35,6 +36,15 @@ _UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
     metavar="FILE",
     help="Write what to measure on the phone, and measure nothing; with --plan only what is planned.",
 )
+@click.option(
+    "--kit",
+    default=None,
+    metavar="DIR",
+    help="Write packages to measure, and a runner for phone and Mac; with --plan only what is planned.",
+)
+@click.option(
+    "--units", multiple=True, type=click.Choice(_UNITS), help="With --kit: a Core ML setting to measure; repeatable."
+)
 @click.option("--plan", "plan_count", type=int, metavar="N", help="Print the N measurements to take next, best first.")
 @click.option("--measure", is_flag=True, help="With --plan: take these measurements and add them to the profile.")
 @click.option("--per-second", is_flag=True, help="With --plan: best for a second of measuring, not for each one.")
@@ -51,6 +61,8 @@ def profile(
     subject: str | None,
     compute_units: str | None,
     jobs: str | None,
+    kit: str | None,
+    units: tuple[str, ...],
     plan_count: int | None,
     measure: bool,
     per_second: bool,
@@ -60,13 +72,21 @@ def profile(
 ) -> None:
     """Measure every distinct block of the space and some whole networks on the device of RUN.
 
-    A phone is measured elsewhere: --jobs writes what to measure, --import takes the results. A record is imported once,
+    A phone is measured elsewhere: --kit writes the packages with a runner for it, --import takes its results; --jobs
+    writes the bare list of what to measure. A record is imported once,
     and only for the device, scenario and search space of RUN; everything else is named with file and line.
 
     --plan chooses the blocks and networks that shrink the uncertainty of the front's latencies most; with --measure the
-    host takes them, with --jobs they are written for the phone.
+    host takes them, with --jobs or --kit they are written for the phone. A kit that was stopped goes on where it was.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    if units and kit is None:
+        raise click.UsageError("--units needs --kit DIR")
+    if kit is not None:
+        if force or imports or jobs is not None or measure:
+            raise click.UsageError("--kit goes with none of --force, --import, --jobs and --measure")
+        _kit(run, kit, units, plan_count, overrides, console, per_second=per_second, dry_run=dry_run)
+        return
     if plan_count is not None:
         if force or dry_run or imports:
             raise click.UsageError("--plan goes with neither --force nor --dry-run nor --import")
@@ -171,3 +191,46 @@ def _plan(
             with context.directory.lock(), console.errors(context.directory.path / "log.txt"):
                 console.say(f"profile: {extend_profile(context, plan, progress=console.progress('profile'))}")
         console.result(plan.to_dict(), plan.text())
+
+
+def _kit(
+    run: str,
+    folder: str,
+    units: tuple[str, ...],
+    count: int | None,
+    overrides: tuple[str, ...],
+    console: Console,
+    *,
+    per_second: bool,
+    dry_run: bool,
+) -> None:
+    """Write a kit of every job or of the planned ones, or say how big and how long it would be."""
+    if per_second and count is None:
+        raise click.UsageError("--measure and --per-second need --plan N")
+    with console.errors():
+        from nas.pipeline.context import context_of, open_run
+        from nas.pipeline.kit import plan_kit, write_kit
+
+        context = (context_of if dry_run else open_run)(run, overrides=overrides)
+        plan = plan_kit(context, _kit_entries(context, count, per_second=per_second), units)  # type: ignore[arg-type]  # click's choice
+        data: dict[str, Any] = {"folder": folder, "written": not dry_run, **plan.to_dict()}
+        if dry_run:
+            console.result({"kit": data}, f"{folder}: {plan.text()}; not written")
+            return
+        console.say(plan.text())
+        with context.directory.lock():
+            manifest = write_kit(context, Path(folder), plan, console.progress("kit"))
+        data |= {"kit": manifest.kit, "jobs": len(manifest.jobs)}
+        console.result({"kit": data}, f"{folder}: kit {manifest.kit}, {len(manifest.jobs)} jobs; README.md says how")
+
+
+def _kit_entries(context: Context, count: int | None, *, per_second: bool) -> list[dict[str, Any]]:
+    from nas.pipeline.job_list import all_jobs
+    from nas.pipeline.stages import chosen_stages
+
+    chosen_stages(context.config, ("profile",))
+    if count is None:
+        return all_jobs(context.config, context.space, context.scenario)
+    from nas.pipeline.planning import plan_measurements, planned_jobs
+
+    return planned_jobs(context, plan_measurements(context, count, per_cost=per_second))

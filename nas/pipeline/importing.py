@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency_models import append_records, call_label, covering_architectures, distinct_blocks, scan_profile
+from latency_models import append_records, call_label, distinct_blocks, scan_profile
 from latency_models.importers import ImportOptions, ImportResult, read_file
 from latency_models.importers.detection import detect
+from latency_models.importers.kits import KitManifest, read_manifest
 from latency_models.profiles import of_another_run
 from latency_models.record_checks import check_records, problem_text
 from nas.config.run import RunConfig
@@ -16,7 +18,9 @@ from nas.core.errors import Problem, ProfileError
 from nas.core.scenario import Scenario
 from nas.core.schema import to_data
 from nas.pipeline.calibrate import foreign
-from nas.pipeline.costs import prior_predictor
+from nas.pipeline.checks import HOSTS
+from nas.pipeline.costs import prior_of
+from nas.pipeline.expected import expected_calls
 from nas.pipeline.spaces import space_of
 from search_spaces.temporal import TemporalSpace
 
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
     from nas.runs.directory import RunDirectory
 
 _SHOWN = 20
+# A chip's rated peak is up to 2.3 times the sustained one that the device files give (35 TOPS of 8 bits on an A18 Pro
+# are 17.5 TFLOP/s of 16 beside 7.64), and Winograd's 3x3 convolutions save 2.25 of the multiplications counted here.
+_BEYOND_PEAK = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +81,13 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The run that measurements are for; ``profile`` may not exist yet."""
+    """The run that measurements are for; ``profile`` may not exist yet, ``kits`` are those written for it, by name."""
 
     config: RunConfig
     space: TemporalSpace
     scenario: Scenario
     profile: Path
+    kits: Mapping[str, KitManifest]
 
 
 def target_of(config: RunConfig, directory: RunDirectory | None) -> Target:
@@ -87,6 +95,7 @@ def target_of(config: RunConfig, directory: RunDirectory | None) -> Target:
 
     Raises:
         ConfigError: The search space is unknown.
+        InputError: The manifest of a kit is damaged.
     """
     parent = directory.path if directory else Path(config.run.directory) / config.run.name
     return Target(
@@ -94,7 +103,18 @@ def target_of(config: RunConfig, directory: RunDirectory | None) -> Target:
         space=space_of(config.space),
         scenario=config.scenario.build(),
         profile=parent / "profile" / "records.jsonl",
+        kits=kits_of(directory.path) if directory else {},
     )
+
+
+def kits_of(run: Path) -> dict[str, KitManifest]:
+    """Return the kits that were written for a run, by name; see ``nas.pipeline.kit``.
+
+    Raises:
+        InputError: A manifest is damaged.
+    """
+    manifests = [read_manifest(file) for file in sorted((run / "kits").glob("*.json"))]
+    return {manifest.kit: manifest for manifest in manifests}
 
 
 def import_file(
@@ -115,14 +135,14 @@ def import_file(
         UnavailableError: The profile cannot be written.
     """
     name = detect(path) if format_name == "auto" else format_name
-    result = read_file(
-        path, replace(options, scenario=options.scenario or call_label(target.scenario)), format_name=name
-    )
+    scenario = options.scenario or call_label(target.scenario)
+    result = read_file(path, replace(options, scenario=scenario, kits=target.kits), format_name=name)
     mine, dropped = _of_this_run(result, target)
     present = scan_profile(target.profile)
     known = {item.record for item in present.located}
     new = [item for item in mine if item.record not in known]
-    checked = check_records([*present.located, *new], expected_ms=_prior_ms(target, new))
+    expected_ms, least_ms = _expected_ms(target, new)
+    checked = check_records([*present.located, *new], expected_ms=expected_ms, least_ms=least_ms)
     added = [item for item in checked.kept if item.file == str(path)]
     gates = [problem for problem in checked.dropped if problem.file == str(path)]
     report = ImportReport(
@@ -164,27 +184,22 @@ def _foreign(record: ProfileRecord, space: TemporalSpace, blocks: Iterable[str])
     return (foreign(record, space) or "") if record.level == "network" else ""
 
 
-def _prior_ms(target: Target, located: Iterable[Located]) -> dict[str, float]:
-    """Return what the device's prior says of every measured block and network, to see wrong units by.
-
-    A block measured alone pays for a call, which on a phone takes longer than many a block.
-    """
+def _expected_ms(target: Target, located: Iterable[Located]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what the prior says of every measured subject, and how short a time no chip of the kind could reach."""
     records = [item.record for item in located if item.record.samples_ms]
     if not records:
-        return {}
-    scenario = target.scenario
-    prior = prior_predictor(target.config)
-    times: dict[str, float] = {}
-    for architecture in covering_architectures(target.space):
-        workload = target.space.workload(architecture, scenario)
-        specs, price = dict(workload.blocks), prior.price(workload)
-        for block in price.blocks:
-            times.setdefault(specs[block.block].signature, price.overhead_ms + block.latency_ms)
-    for record in records:
-        if record.architecture is not None and record.level == "network":
-            price = prior.price(target.space.workload(record.architecture, scenario))
-            times[record.subject] = price.latency_ms
-    return times
+        return {}, {}
+    networks = {
+        record.subject: record.architecture
+        for record in records
+        if record.architecture is not None and record.level == "network"
+    }
+    found = expected_calls(target.config, target.space, target.scenario, networks.values())
+    expected = {subject: call.call_ms for subject, call in found.items()}
+    if target.config.device.name in HOSTS:
+        return expected, {}  # their files describe no particular machine
+    per_ms = 1e-3 * _BEYOND_PEAK * sum(unit.peak_flops.value for unit in prior_of(target.config.device).units)
+    return expected, {subject: call.flops / per_ms for subject, call in found.items()}
 
 
 def _counts(records: Iterable[ProfileRecord]) -> dict[str, int]:
