@@ -118,6 +118,8 @@ def _measure_steadily(
                 f"{job.level} {job.subject!r} failed on {backend.name}: {error}",
                 hint="what was measured so far is kept; run again to go on",
             ) from error
+        if record.failure is not None:
+            return record
         drift = _drift(record)
         if abs(drift) <= plan.max_drift_ratio:
             return record

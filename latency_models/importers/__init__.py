@@ -1,6 +1,6 @@
 """Measurements that others made, or that a phone sent: one module a format, one function each, units checked.
 
-Xcode's performance report has no public description of its file and is not read; copy its figures into a table.
+Xcode's performance report has no public description of its file and is not read: copy its figures into a table.
 """
 
 from latency_models.importers.contract import ImportOptions, ImportResult, ReferenceFigure

@@ -22,6 +22,7 @@ FORMATS: dict[str, tuple[str, str]] = {
     "device-records": ("device_records:read", "JSON Lines of the runner on the phone"),
     "profile-records": ("profile_records:read", "profile of another run (profile/records.jsonl)"),
     "coremltools-plan": ("coremltools_plan:read", "compute plan of coremltools (MLComputePlan)"),
+    "coremltools-benchmark": ("coremltools_benchmark:read", "MLModelBenchmarker.Measurement of coremltools as JSON"),
     "whisperkit-plan": ("whisperkit_plan:read", "*.mlcomputeplan.json of whisperkittools"),
     "coreml-profiler": ("coreml_profiler:read", "per-operation JSON of CoreMLProfiler"),
     "xcresult": ("xcresult:read", "xcresulttool get test-results metrics"),
@@ -90,7 +91,8 @@ def detect(path: Path) -> str:
         raise InputError(f"{path}: is empty")
     found = _detect_parquet(path) if data[:4] == b"PAR1" else _detect_text(path, data)
     if found is None:
-        raise InputError(f"{path}: is of no known format", hint=f"give --format with one of {', '.join(FORMATS)}")
+        hint = f"give --format with one of {', '.join(FORMATS)}; figures of Xcode's performance report go into a table"
+        raise InputError(f"{path}: is of no known format", hint=hint)
     return found
 
 
@@ -124,6 +126,8 @@ def _detect_json(text: str) -> str | None:
         return None
     if "infos" in document:
         return "coremltools-plan"
+    if {"statistics", "samples"} <= set(document) or "samples" in (document.get("predict") or ()):
+        return "coremltools-benchmark"
     values = [value for value in document.values() if isinstance(value, dict)]
     if any("dispatch" in value for value in values):
         return "whisperkit-plan"

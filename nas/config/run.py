@@ -97,12 +97,32 @@ class FurtherDevice(DeviceSection):
     phases: PhasesSection | None = None
 
 
+class CoreMLHostBackend(Section):
+    """Measure packages on this Mac through coremltools; the run's device is the Mac."""
+
+    type: Literal["coreml_host"]
+
+
+class CoreMLDeviceBackend(Section):
+    """Measure packages on an attached phone through coremltools and Xcode; the run's device says which model it is.
+
+    ``udid`` names it where several are connected; ``development_team`` signs the app that coremltools builds for it.
+    """
+
+    type: Literal["coreml_device"]
+    udid: str = "auto"
+    development_team: str = ""
+
+
 class ProfileSection(Section):
     """How the device is measured: every distinct block of the space, and ``networks`` random whole networks.
 
     ``passes`` is how often the whole list is measured, each time in another order; see
-    ``latency_models.jobs.MeasurementPlan`` for the rest.
+    ``latency_models.jobs.MeasurementPlan`` for the rest. ``backend`` measures a Mac or an attached phone from here; a
+    host is measured through torch without one, and a phone's figures are imported.
     """
+
+    backend: Annotated[CoreMLHostBackend | CoreMLDeviceBackend, Field(discriminator="type")] | None = None
 
     networks: Annotated[int, Field(ge=0)] = 24
     passes: Count = 3

@@ -176,6 +176,14 @@ def _phases(config: RunConfig) -> Iterator[Fault]:
 
 
 def _profile(config: RunConfig) -> Iterator[Fault]:
+    backend, name = config.profile.backend if config.profile else None, config.device.name
+    if backend is not None:
+        mac = name.startswith("mac_")
+        if name in HOSTS or mac != (backend.type == "coreml_host"):
+            wanted = "a Mac (mac_m1, ...)" if backend.type == "coreml_host" else "a phone or tablet"
+            yield "profile.backend", f"{backend.type!r} measures {wanted}, the run's device is {name!r}"
+        if config.scenario.precision != "float16":
+            yield "profile.backend", f"packages are float16, scenario.precision is {config.scenario.precision!r}"
     if config.profile is None or config.calibrate is None:
         return
     least, given = needed(config.budget.coverage), config.profile.networks

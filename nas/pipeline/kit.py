@@ -288,7 +288,7 @@ def _job(
             toolchain=_toolchain(),
             inputs=tuple(Input(name=name, shape=shape, dtype=dtype) for name, shape, dtype in package.inputs),
             params=package.parameters,
-            weight_bits=16,
+            weight_bits=16.0,
             activation_dtype="float16",
         ),
         config=Configuration(requested_units=_SETTINGS[units], lowering="sdpa"),

@@ -43,6 +43,10 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
 
 def _measure(context: Context, folder: Path, progress: Progress) -> str:
     section = present(context.config.profile, "profile")
+    if section.backend is not None:
+        from nas.pipeline.profile_packages import measure_packages
+
+        return measure_packages(context, folder, progress)
     backend = host_backend(context)
     blocks = distinct_blocks(context.space, context.scenario)
     networks = choose_networks(context.space, section.networks, context.streams)
@@ -67,9 +71,14 @@ def host_backend(context: Context) -> TorchHostBackend:
     name = context.config.device.name
     kind = _HOSTS.get(name)
     if kind is None:
+        if context.config.profile is not None and context.config.profile.backend is not None:
+            raise UnavailableError(
+                f"backend {context.config.profile.backend.type!r} takes whole profiles, not single measurements",
+                hint="`nas profile RUN` measures everything, `nas profile RUN --plan N --kit DIR` what is planned",
+            )
         raise UnavailableError(
             f"device {name!r} cannot be measured from here: {' and '.join(_HOSTS)} can",
-            hint="`nas profile RUN --jobs FILE` writes what to measure, `--import FILE` takes the results; or leave "
+            hint="`nas profile RUN --kit DIR` writes what to measure, `--import FILE` takes the results; or leave "
             "out the sections profile, calibrate and closed_loop to search with the device's prior",
         )
     # The bare backbone runs beside every network, so that what slows it down is divided out of what slows them down.

@@ -232,6 +232,7 @@ def examine_machine() -> list[dict[str, Any]]:
         _row("export to Core ML", coreml, "coremltools is installed" if coreml else "pip install coremltools"),
         _row("build and export the 0.6 B network", memory_gb >= 12, "needs about 12 GB of memory"),
         _row("run Core ML packages", mac, "macOS" if mac else "Core ML runs on macOS and iOS only"),
+        *_core_ml_rows(),
         _row("read and write video files", find_spec("av") is not None, _package("av", "pip install av")),
         _row(
             "encode captions with a CLIP text model",
@@ -246,6 +247,16 @@ def examine_machine() -> list[dict[str, Any]]:
         _row("score videos with VBench", find_spec("vbench") is not None, _package("vbench", "pip install vbench")),
         _row("search on a Ray cluster", find_spec("ray") is not None, "ray is installed; give search.executor.address"),
     ]
+
+
+def _core_ml_rows() -> list[dict[str, Any]]:
+    from latency_models.backends import coreml_device, coreml_host
+
+    found = [
+        ("measure packages on this Mac (profile.backend coreml_host)", coreml_host.availability()),
+        ("measure packages on an attached phone (profile.backend coreml_device)", coreml_device.availability()),
+    ]
+    return [_row(name, state.available, state.reason or "what it needs is here") for name, state in found]
 
 
 def _package(name: str, how: str) -> str:

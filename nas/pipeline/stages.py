@@ -267,7 +267,8 @@ def summary(context: Context) -> dict[str, Any]:
 
 
 def _skip_reason(config: RunConfig, stage: Stage, *, done: bool) -> str | None:
-    if done and stage.name == "profile" and config.device.name not in HOSTS:
+    measured_here = config.device.name in HOSTS or (config.profile is not None and config.profile.backend is not None)
+    if done and stage.name == "profile" and not measured_here:
         return f"its records of {config.device.name!r} were imported"
     if stage.name == "train" and config.train is not None and config.train.needs_gpu:
         import torch

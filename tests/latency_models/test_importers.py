@@ -18,6 +18,7 @@ PHONE = ImportOptions(device="iphone15_pro", compute_units="cpu_and_ne")
 NAMES = {
     "device_records.jsonl": "device-records",
     "coremltools_plan.json": "coremltools-plan",
+    "coremltools_benchmark.json": "coremltools-benchmark",
     "Toy.mlcomputeplan.json": "whisperkit-plan",
     "coreml_profiler.json": "coreml-profiler",
     "coreml_profiler_structure.json": "coreml-profiler",
@@ -184,6 +185,20 @@ def test_whisperkit_costs_that_are_shares_are_another_unit(tmp_path: Path) -> No
     result = read_file(path, PHONE)
     assert result.records == ()
     assert "costs add up to 1; this format states per cent" in result.problems[0].message
+
+
+def test_a_benchmark_of_coremltools_gives_calls_and_loads(tmp_path: Path) -> None:
+    (record,) = read_file(DATA / "coremltools_benchmark.json", PHONE).records
+    assert (record.subject, record.samples_ms) == ("coremltools_benchmark", (12.5, 12.0, 11.5))
+    assert record.load == LoadTimes(first_load_ms=350.0, cached_load_ms=14.0)
+    path = tmp_path / "calls.json"
+    path.write_text('{"statistics": {"minimum": 1.0, "maximum": 2.0}, "samples": [1.0, 2.5]}')
+    (problem,) = read_file(path, PHONE).problems
+    assert "its samples lie in 1 to 2.5, its statistics say otherwise" in problem.message
+    path.write_text('{"statistics": null, "samples": [1.0, 2.5]}')
+    assert read_file(path, PHONE).records[0].samples_ms == (1.0, 2.5)
+    (problem,) = read_file(path, ImportOptions()).problems
+    assert "give --device" in problem.message
 
 
 @pytest.mark.parametrize("file", ["coreml_profiler.json", "coreml_profiler_structure.json"])

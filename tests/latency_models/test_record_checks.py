@@ -132,3 +132,9 @@ def test_calls_shorter_than_a_dispatch_are_in_another_unit(record: Maker) -> Non
     calls = [timed(record, 0.001 * value, f"net{value}", device=phone) for value in (2, 5)]
     assert check(*calls).kept == ()
     assert len(check(*calls, timed(record, 0.3, "net9", device=phone)).kept) == 3
+
+
+def test_a_time_below_what_any_chip_of_the_kind_needs_is_dropped(record: Maker) -> None:
+    checked = check(timed(record, 2.0, "net1"), timed(record, 2.1, "net2"), least_ms={"net1": 2.1})
+    assert [item.record.subject for item in checked.kept] == ["net2"]
+    assert "takes 2 ms, and this chip's units together could not do it in 2.1 ms" in checked.dropped[0].message

@@ -1,4 +1,4 @@
-"""What the runner on a phone does, with arithmetic for a phone: read the job list, give one line a job."""
+"""What the runner on a phone does, with arithmetic for a phone: read a job list or a kit, give lines for each job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from latency_models.jobs import MeasurementJob
 from nas.core.architecture import Architecture
 from nas.core.scenario import Scenario
 
+_NOT_READ = {"macs", "weight_scheme", "function", "chunk"}  # of a manifest's model, by the Swift runner
 PLAN = MeasurementPlan(scenario="", warmup=2, min_repeats=10)
 
 
@@ -38,6 +39,25 @@ def phone_for(jobs: dict[str, Any]) -> SimulatedPhone:
 def run_jobs(jobs: dict[str, Any], phone: SimulatedPhone) -> list[dict[str, Any]]:
     """Measure every job and return the runner's lines."""
     return [_line(job, number, jobs, phone) for number, job in enumerate(jobs["jobs"])]
+
+
+def run_kit(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure a kit as its runner does: a line at the start and one at the end of every job."""
+    jobs = {**manifest, "jobs": [{"job": job["job"], **job["model"]} for job in manifest["jobs"]]}
+    phone = phone_for(jobs)
+    lines = []
+    for number, job in enumerate(manifest["jobs"]):
+        ended = {
+            **_line(jobs["jobs"][number], number, jobs, phone),
+            "kit": manifest["kit"],
+            "scenario": job["scenario"],
+            "model": {key: value for key, value in job["model"].items() if key not in _NOT_READ},
+            "config": job["config"],
+            "state": "finished",
+        }
+        begun = {key: value for key, value in ended.items() if key not in ("latency", "load", "memory")}
+        lines += [{**begun, "state": "started"}, ended]
+    return lines
 
 
 def _line(job: dict[str, Any], number: int, jobs: dict[str, Any], phone: SimulatedPhone) -> dict[str, Any]:
