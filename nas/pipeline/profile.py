@@ -46,7 +46,7 @@ def _measure(context: Context, folder: Path, progress: Progress) -> str:
     if section.backend is not None:
         from nas.pipeline.profile_packages import measure_packages
 
-        return measure_packages(context, folder, progress)
+        return measure_packages(context, measurement_plan(context), folder, progress)
     backend = host_backend(context)
     blocks = distinct_blocks(context.space, context.scenario)
     networks = choose_networks(context.space, section.networks, context.streams)

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 from latency_models import distinct_blocks, measure_all
 from nas.core.architecture import Architecture
+from nas.core.errors import ConfigError
 from nas.pipeline.context import present
 from nas.pipeline.costs import prior_device
 from nas.pipeline.job_list import all_jobs
 from nas.pipeline.kit import package_path, plan_kit, subject_of, write_kit
 from nas.pipeline.networks import block_job, network_jobs
-from nas.pipeline.profile import measurement_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from latency_models import MeasurementJob
+    from latency_models import MeasurementJob, MeasurementPlan
     from latency_models.backends.coreml import CoreMLBackend, PackageOf
     from nas.core.protocols import Progress
     from nas.pipeline.context import Context
 
 
-def measure_packages(context: Context, folder: Path, progress: Progress) -> str:
+def measure_packages(context: Context, measuring: MeasurementPlan, folder: Path, progress: Progress) -> str:
     """Write the packages of all jobs into the run and measure them; both go on where they were stopped.
 
     Raises:
@@ -45,7 +45,7 @@ def measure_packages(context: Context, folder: Path, progress: Progress) -> str:
         else:
             network = Architecture.from_text(entry["arch_id"])
             jobs += network_jobs(context.space, [network], context.scenario, "cpu")
-    profiles = measure_all(backend, jobs, measurement_plan(context), folder / "records.jsonl", progress=progress)
+    profiles = measure_all(backend, jobs, measuring, folder / "records.jsonl", progress=progress)
     failed = len(profiles.failures())
     return (
         f"measured {len(jobs)} packages on {backend.name} ({backend.describe().chip}), "
@@ -56,7 +56,9 @@ def measure_packages(context: Context, folder: Path, progress: Progress) -> str:
 def _backend(context: Context, package_of: PackageOf) -> CoreMLBackend:
     from latency_models.backends import coreml_device, coreml_host
 
-    section = present(present(context.config.profile, "profile").backend, "profile.backend")
+    section = present(context.config.profile, "profile").backend
+    if section is None:
+        raise ConfigError("the YAML has no profile.backend", hint="add `backend: {type: coreml_host}` to `profile`")
     spec, units = prior_device(context), context.scenario.compute_units
     if section.type == "coreml_host":
         return coreml_host.connect(spec, package_of, compute_units=units)

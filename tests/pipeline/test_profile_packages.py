@@ -71,7 +71,10 @@ def test_every_package_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({**ON_MAC, "name: iphone16_pro_max": "name: iphone16"}, "'coreml_host' measures a Mac (mac_m1, ...)"),
         ({**ON_PHONE, "name: iphone16_pro_max": "name: mac_m3"}, "'coreml_device' measures a phone or tablet"),
         ({**ON_PHONE, "precision: float16": "precision: float32"}, "packages are float16, scenario.precision is"),
-        ({"networks: 12}": "networks: 12, backend: {type: coreml}}"}, "must be one of coreml_device, coreml_host"),
+        (
+            {"networks: 12}": "networks: 12, backend: {type: coreml}}"},
+            "type must be one of coreml_host, coreml_device, got 'coreml'",
+        ),
     ],
 )
 def test_a_backend_that_cannot_be_meant_is_a_fault(tmp_path: Path, settings: dict[str, str], message: str) -> None:
