@@ -148,15 +148,16 @@ class ExportSection(Section):
 
     ``image_weights`` is a local SD v1.5 UNet (a diffusers folder or one safetensors file) for the backbone of a network
     that this run did not train; without it such a network keeps its fresh weights. ``parity`` computes the saved
-    package and compares its outputs with the network's: two passes of each on this machine. ``pipeline`` is a local
-    diffusers folder whose text encoder, tokenizer and VAE go into the bundle beside the denoiser; a network that was
-    trained with encoders of its own takes those. ``decoder_frames`` is how many frames one call of the decoder makes.
-    ``coreai`` also writes the denoiser as an ``.aimodel`` and lets Apple's own interpreter compute it.
+    package and compares its outputs with the network's: two passes of each on this machine, or one of each (``quick``:
+    the package in float32, the network as trained). ``pipeline`` is a local diffusers folder whose text encoder,
+    tokenizer and VAE go into the bundle beside the denoiser; a network that was trained with encoders of its own takes
+    those. ``decoder_frames`` is how many frames one call of the decoder makes. ``coreai`` also writes the denoiser as
+    an ``.aimodel`` and lets Apple's own interpreter compute it.
     """
 
     minimum_os: Literal["ios18"] = "ios18"
     image_weights: str | None = None
-    parity: bool = True
+    parity: bool | Literal["quick"] = True
     pipeline: str | None = None
     decoder_frames: Count = 1
     coreai: bool = False

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas.core.artefacts import ExportedModel
 from nas.core.errors import UnavailableError
@@ -26,6 +26,7 @@ from nas.export.package import read_package
 from nas.export.parity import compute_parity, parity_checks
 from nas.export.shims import load_coremltools
 from nas.export.trace import exportable, trace
+from nas.export.verification import reference_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def export_denoiser(
     folder: Path,
     *,
     metadata: ExportMetadata | None = None,
-    parity: bool = True,
+    parity: bool | Literal["quick"] = True,
     complete: Completion | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
@@ -61,7 +62,8 @@ def export_denoiser(
         scenario: Frames and size; the package has fixed shapes and takes one clip.
         folder: Where to; its parents are made.
         metadata: Author, licence, training and figures for the package and its card.
-        parity: Compute the package and compare its outputs with the network's (``nas.export.parity``).
+        parity: Compute the package and compare its outputs with the network's (``nas.export.parity``); torch's are
+            kept under ``verification``. ``quick`` makes two passes of four.
         complete: Called when the package has passed, to add files to the folder being made; returns further sections
             of the card.
         progress: Where to say which of ``STEPS`` is under way.
@@ -92,8 +94,11 @@ def export_denoiser(
         checks = check_package(package, component)
         require_passed(checks, folder / PACKAGE_NAME)
         report.update(4, len(STEPS) - 1, STEPS[4])
-        agreement = compute_parity(work / PACKAGE_NAME, component) if parity else None
-        if agreement is not None:
+        path = work / PACKAGE_NAME
+        agreement = None
+        if parity:
+            quick, record = parity == "quick", reference_path(path)
+            agreement = compute_parity(path, component, quick=quick, progress=report, record=record)
             checks += parity_checks(agreement)
             require_passed(checks, folder / PACKAGE_NAME)
         model = ExportedModel(

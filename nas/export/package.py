@@ -6,6 +6,7 @@ coremltools is imported inside functions: it costs seconds and only an export ne
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+MANIFEST_FILE = "Manifest.json"
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHT_FILE = "Data/com.apple.CoreML/weights/weight.bin"
 # iOS 26, coremltools 9.0's _SPECIFICATION_VERSION_IOS_26; what a later one means is not known.
@@ -112,13 +114,14 @@ def read_specification(path: Path) -> Any:
     """Parse a package's protobuf.
 
     Raises:
-        InputError: The file is missing or damaged, or holds no ML Program.
+        InputError: A file is missing or damaged, or the package holds no ML Program.
         UnavailableError: coremltools is missing, or the specification is newer than ``NEWEST_SPECIFICATION``.
     """
     load_coremltools()
     from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError
 
+    _require_manifest(path)
     specification = Model_pb2.Model()
     try:
         specification.ParseFromString((path / MODEL_FILE).read_bytes())
@@ -126,14 +129,41 @@ def read_specification(path: Path) -> Any:
         raise InputError(f"{path}: no readable {MODEL_FILE}: {error.strerror or error}") from error
     except DecodeError as error:
         raise InputError(f"{path / MODEL_FILE}: damaged: {error}", hint="export again") from error
-    if specification.WhichOneof("Type") != "mlProgram":
-        raise InputError(f"{path}: holds {specification.WhichOneof('Type')!r}, needs an ML Program")
+    kind = specification.WhichOneof("Type")
+    if kind is None:
+        raise InputError(f"{path / MODEL_FILE}: holds no model of a known kind: empty or damaged", hint="export again")
+    if kind != "mlProgram":
+        raise InputError(
+            f"{path}: holds a model of kind {kind!r}, needs an ML Program",
+            hint="convert it again with convert_to='mlprogram'",
+        )
     if specification.specificationVersion > NEWEST_SPECIFICATION:
         raise UnavailableError(
             f"{path}: specification {specification.specificationVersion}, known here up to {NEWEST_SPECIFICATION}",
             hint="update this toolkit, or export with an older minimum_os",
         )
     return specification
+
+
+def _require_manifest(path: Path) -> None:
+    """Let a folder pass only when its manifest leads to the model, as Core ML follows it."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such package")
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: is one file; an ML Program is a folder named .mlpackage",
+            hint="convert it again with convert_to='mlprogram'" if path.suffix == ".mlmodel" else None,
+        )
+    manifest = path / MANIFEST_FILE
+    try:
+        body = json.loads(manifest.read_bytes())
+        entry = body["itemInfoEntries"][body["rootModelIdentifier"]]["path"]
+    except OSError as error:
+        raise InputError(f"{path}: no readable {MANIFEST_FILE}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{manifest}: damaged: no path of the model in it", hint="export again") from error
+    if f"Data/{entry}" != MODEL_FILE:
+        raise InputError(f"{manifest}: leads to {entry!r}, needs {MODEL_FILE.removeprefix('Data/')!r}")
 
 
 def _operations(specification: Any, path: Path) -> Iterator[Any]:

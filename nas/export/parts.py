@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas.export.bundle import BundleComponent, BundlePackage, BundlePort, describe_file
 from nas.export.checks import check_package, require_passed
@@ -10,6 +10,7 @@ from nas.export.coreml import convert, save
 from nas.export.package import read_package
 from nas.export.parity import compute_parity, parity_checks
 from nas.export.trace import trace
+from nas.export.verification import reference_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def write_part(
-    component: Component, folder: Path, *, metadata: ExportMetadata, lowering: str, calls: str, parity: bool
+    component: Component,
+    folder: Path,
+    *,
+    metadata: ExportMetadata,
+    lowering: str,
+    calls: str,
+    parity: bool | Literal["quick"],
 ) -> BundleComponent:
     """Convert a component into ``folder``, reload it and check it as the denoiser is checked.
 
@@ -31,7 +38,8 @@ def write_part(
         metadata: Author and licence.
         lowering: How the component was made, for the manifest.
         calls: When it is called, in words.
-        parity: Compute the package and compare its outputs with the network's.
+        parity: Compute the package and compare its outputs with the network's, which are kept under ``verification``.
+            ``quick`` makes two passes of four.
 
     Raises:
         UnavailableError: coremltools is missing, or the disk is full.
@@ -45,8 +53,9 @@ def write_part(
     save(model, path)
     checks: tuple[StructureCheck, ...] = check_package(read_package(path), component)
     require_passed(checks, path)
-    report = compute_parity(path, component) if parity else None
-    if report is not None:
+    report = None
+    if parity:
+        report = compute_parity(path, component, quick=parity == "quick", record=reference_path(path))
         checks += parity_checks(report)
         require_passed(checks, path)
     return BundleComponent(

@@ -11,8 +11,9 @@ from nas.export.component import denoiser_component, example_inputs
 from nas.export.mil import execute, first_difference, read_program
 from nas.export.mil.twin import side_by_side
 from nas.export.package import WEIGHT_FILE
-from nas.export.parity import compute_parity, parity_checks
+from nas.export.parity import UNTOUCHED, compute_parity, parity_checks
 from nas.export.trace import trace
+from nas.export.verification import read_reference
 
 from .conftest import SCENARIO, Exported
 
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 LAYER = "up_blocks.0.resnets.0.conv1"
 
 
-def altered(exported: Exported, folder: Path) -> Path:
-    """A copy of the package with one byte of one weight of ``LAYER`` changed: its exponent."""
+def altered(exported: Exported, folder: Path, *, factor: float) -> Path:
+    """A copy of the package with one weight of ``LAYER`` multiplied."""
     path = shutil.copytree(exported.package, folder / "altered.mlpackage")
     weight = exported.denoiser.get_submodule(LAYER).weight.detach().numpy().astype(np.float16)  # type: ignore[union-attr,operator]  # a convolution
     data = bytearray((path / WEIGHT_FILE).read_bytes())
-    at = data.index(weight.tobytes()) + 2 * 1000 + 1
-    data[at] ^= 0b0100_0000
+    at = data.index(weight.tobytes()) + 2 * 1000
+    data[at : at + 2] = (np.frombuffer(data, np.float16, 1, at) * np.float16(factor)).tobytes()
     (path / WEIGHT_FILE).write_bytes(data)
     return path
 
@@ -58,8 +59,8 @@ def test_program_needs_the_memory_that_its_weights_take(exported: Exported) -> N
     assert report.activation_peak_bytes > 0
 
 
-def test_one_altered_byte_is_found_at_its_layer_by_either_way(exported: Exported, tmp_path: Path) -> None:
-    path = altered(exported, tmp_path)
+def test_one_altered_weight_is_found_at_its_layer_by_either_way(exported: Exported, tmp_path: Path) -> None:
+    path = altered(exported, tmp_path, factor=1e4)
     report = compute_parity(path, denoiser_component(exported.denoiser, SCENARIO))
     failed = [check for check in parity_checks(report) if not check.passed]
     assert f"of layer {LAYER} (" in failed[0].found
@@ -72,11 +73,11 @@ def test_one_altered_byte_is_found_at_its_layer_by_either_way(exported: Exported
 
 def test_layers_of_graph_and_program_are_matched_one_for_one(exported: Exported) -> None:
     component = denoiser_component(exported.denoiser, SCENARIO)
-    compared = side_by_side(read_program(exported.package), trace(component), example_inputs(component))
+    compared = side_by_side([read_program(exported.package)], trace(component), example_inputs(component))
     operations = dict(exported.model.operations)
     kinds = ("conv", "linear", "layer_norm", "scaled_dot_product_attention", "batch_norm", "gelu")
     assert len(compared.layers) == sum(operations[kind] for kind in kinds)
-    assert compared.first_apart(1e-4) is None
+    assert compared.apart(1e-4) == ()
 
 
 def test_values_that_are_no_numbers_never_pass(exported: Exported) -> None:
@@ -84,3 +85,27 @@ def test_values_that_are_no_numbers_never_pass(exported: Exported) -> None:
     assert report is not None
     rows = tuple(replace(row, max_relative=float("nan"), psnr_db=float("nan")) for row in report.rows)
     assert [check.passed for check in parity_checks(replace(report, rows=rows))] == [False] * 3
+
+
+def test_weight_altered_too_little_for_the_outputs_is_named_layer_by_layer(exported: Exported, tmp_path: Path) -> None:
+    path = altered(exported, tmp_path, factor=1.02)
+    component = denoiser_component(exported.denoiser, SCENARIO)
+    compared = side_by_side([read_program(path)], trace(component), example_inputs(component))
+    assert [item.layer for item in compared.apart(1e-3)] == [LAYER]
+
+
+def test_quick_parity_makes_one_pass_of_each_and_the_psnr_decides(exported: Exported, tmp_path: Path) -> None:
+    passes: list[str] = []
+
+    class Said:
+        def update(self, done: int, total: int, message: str = "") -> None:
+            passes.append(f"{done}/{total} {message}")
+
+    record = tmp_path / "denoiser.safetensors"
+    component = denoiser_component(exported.denoiser, SCENARIO)
+    report = compute_parity(exported.package, component, quick=True, progress=Said(), record=record)
+    assert [(row.precision, row.reference) for row in report.rows] == [("float32", UNTOUCHED)]
+    assert [check.expected for check in parity_checks(report)] == ["PSNR at least 60 dB"]
+    assert passes[0] == "0/2 torch, weights as trained (pass 1 of 2)"
+    assert passes[1].startswith("1/2 package in float32 (pass 2 of 2, about ")
+    assert read_reference(record).stored == {}

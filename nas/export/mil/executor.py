@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +15,20 @@ from nas.export.mil.program import CONSTANT_PREFIX, Function, Operation, Port, P
 from nas.export.mil.values import Constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 Precision = Literal["float32", "float16"]
+
+# Results that hold nothing but values of their inputs: in float16 these are rounded already.
+MOVES = frozenset(
+    {
+        "concat", "crop", "depth_to_space", "expand_dims", "gather", "gather_along_axis", "gather_nd", "identity",
+        "max_pool", "pixel_shuffle", "pixel_unshuffle", "relu", "reshape", "resize_nearest_neighbor", "reverse",
+        "select",
+        "slice_by_index", "slice_by_size", "slice_update", "space_to_depth", "split", "squeeze", "stack", "tile",
+        "transpose", "upsample_nearest_neighbor",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +64,13 @@ def execute(
         UnavailableError: The program has operations without a kernel; all are named, nothing was computed.
         VerificationError: An operation fails or gives another shape than the program states.
     """
-    chosen = program.function(function)
-    wanted = set(chosen.outputs)
-    outputs = {name: tensor for name, tensor in inputs.items() if name in wanted}
-    for step in steps(program, inputs, precision=precision, function=function):
-        for port, result in zip(step.operation.outputs, step.results, strict=True):
-            if port.name in wanted:
-                outputs[port.name] = result
-    folded = wanted - outputs.keys()
-    if folded:  # an output that depends on no input
-        outputs |= _Machine(program, chosen, precision).folded(folded)
-    return {name: outputs[name] for name in chosen.outputs}
+    walk = steps(program, inputs, precision=precision, function=function)
+    while True:
+        try:
+            next(walk)
+        except StopIteration as stop:
+            outputs: dict[str, Tensor] = stop.value
+            return outputs
 
 
 def steps(
@@ -71,13 +79,16 @@ def steps(
     *,
     precision: Precision = "float32",
     function: str | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step, tuple[Tensor, ...] | None, dict[str, Tensor]]:
     """Yield every operation with its results as it is computed; constants are left out.
 
-    A tensor is freed after the last operation that reads it; see ``execute`` for arguments and errors.
+    A tensor is freed after the last operation that reads it; see ``execute`` for arguments and errors. Results that are
+    sent into the generator are what later operations read in place of those it gave. The generator's value are the
+    outputs by name.
     """
     chosen = program.function(function)
     require_known(program, function)
+    _require_memory(program, chosen)
     machine = _Machine(program, chosen, precision)
     machine.feed(inputs)
     last_use = last_uses(chosen)
@@ -85,11 +96,15 @@ def steps(
         if is_constant(operation):
             continue
         results = machine.compute(operation)
-        yield Step(operation=operation, results=results)
+        results = (yield Step(operation=operation, results=results)) or results
         machine.live.update(zip((port.name for port in operation.outputs), results, strict=True))
         for name in {*operation.used_names(), *(port.name for port in operation.outputs)}:
             if last_use.get(name, operation.index) <= operation.index:
                 machine.live.pop(name, None)
+    # One that no operation makes depends on no input.
+    outputs = {name: machine.live[name] for name in chosen.outputs if name in machine.live}
+    outputs |= machine.folded(set(chosen.outputs) - outputs.keys())
+    return {name: outputs[name] for name in chosen.outputs}
 
 
 def is_constant(operation: Operation) -> bool:
@@ -129,6 +144,24 @@ def require_known(program: Program, function: str | None = None) -> None:
             f"({', '.join(kinds)}); the first is {missing[0].location}",
             hint="add a kernel in nas.export.mil.operations",
             problems=tuple(Problem(message=item.location, file=str(program.path)) for item in missing),
+        )
+
+
+def _require_memory(program: Program, function: Function) -> None:
+    """Let a function pass only when its largest tensor, in float32, fits into this machine's memory.
+
+    Raises:
+        UnavailableError: It does not; a damaged shape is refused here before anything is allocated.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ports = [(f"input {port.name!r}", port) for port in function.inputs]
+    ports += [(item.location, port) for item in function.operations for port in item.outputs]
+    where, largest = max(ports, key=lambda item: item[1].type.num_elements, default=("", None))
+    if largest is not None and 4 * largest.type.num_elements > memory:
+        raise UnavailableError(
+            f"{program.path}: {where} is {largest.type}: {4 * largest.type.num_elements / 1e9:,.1f} GB in float32, "
+            f"this machine has {memory / 1e9:,.1f} GB",
+            hint="compute it on a larger machine, or export again if the shape is wrong",
         )
 
 
@@ -186,13 +219,18 @@ class _Machine:
         inputs = Inputs(location=where, values=values, outputs=tuple(port.type for port in operation.outputs))
         try:
             results = KERNELS[operation.type](inputs)
-        except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+        except (
+            RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError, MemoryError
+        ) as error:  # fmt: skip
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise VerificationError(f"{where} cannot be computed: {text}", hint="the package is damaged") from error
         several = results if isinstance(results, tuple) else (results,)
         if len(several) != len(operation.outputs):
             raise VerificationError(f"{where} gives {len(several)} results, the program has {len(operation.outputs)}")
-        return tuple(self.settled(result, port, where) for result, port in zip(several, operation.outputs, strict=True))
+        settled = tuple(self.settled(item, port, where) for item, port in zip(several, operation.outputs, strict=True))
+        if operation.type in MOVES:
+            return settled
+        return tuple(self.rounded(item, port) for item, port in zip(settled, operation.outputs, strict=True))
 
     def settled(self, result: Tensor, port: Port, where: str) -> Tensor:
         element = port.type.element
@@ -201,7 +239,7 @@ class _Machine:
         boolean = result.dtype == torch.bool
         if result.is_floating_point() != element.is_float or boolean != (element.name == "bool"):
             raise VerificationError(f"{where} gives {result.dtype} for {port.name!r}, stated {port.type}")
-        return self.rounded(result.to(element.compute), port)
+        return result.to(element.compute)
 
     def rounded(self, tensor: Tensor, port: Port) -> Tensor:
         if self.precision == "float16" and port.type.element.name == "float16":

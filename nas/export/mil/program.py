@@ -120,7 +120,36 @@ def read_program(path: Path) -> Program:
     specification = read_specification(path)
     reader = _Reader(path)
     functions = {name: reader.function(name, item) for name, item in sorted(specification.mlProgram.functions.items())}
+    described = {item.name: item for item in specification.description.functions} or {"main": specification.description}
+    for name, description in described.items():
+        if name in functions:
+            _require_described(path, description, functions[name])
     return Program(path=path, specification=specification.specificationVersion, functions=functions)
+
+
+def _require_described(path: Path, description: Any, function: Function) -> None:
+    """Let a function pass only when the package's description, by which Core ML calls it, states the same ports."""
+    for kind, ports, own in (
+        ("inputs", description.input, function.inputs),
+        ("outputs", description.output, function.output_ports()),
+    ):
+        stated, has = [port.name for port in ports], [port.name for port in own]
+        if sorted(stated) != sorted(has):
+            raise InputError(
+                f"{path}: its description names the {kind} {', '.join(stated) or 'none'}, "
+                f"its function {function.name!r} has {', '.join(has) or 'none'}",
+                hint="export again",
+            )
+        types = {port.name: port.type for port in own}
+        for port in ports:
+            shape = tuple(port.type.multiArrayType.shape)
+            fixed = shape and not port.type.multiArrayType.WhichOneof("ShapeFlexibility") and types[port.name].shape
+            if fixed and not types[port.name].fits(shape):
+                raise InputError(
+                    f"{path}: its description states {shape} for {port.name!r}, "
+                    f"its function {function.name!r} {types[port.name]}",
+                    hint="export again",
+                )
 
 
 class _Reader:
@@ -252,7 +281,8 @@ class _Reader:
         if name not in self.files:
             file = self.file(name, where)
             try:
-                self.files[name] = np.memmap(file, dtype=np.uint8, mode="r")
+                # Copy on write: torch takes no read-only memory, and nothing here writes.
+                self.files[name] = np.memmap(file, dtype=np.uint8, mode="c")
             except (OSError, ValueError) as error:  # ValueError: the file is empty
                 raise InputError(f"{self.path}: no readable {file.name}: {error}", hint="export again") from error
         return self.files[name]

@@ -122,9 +122,12 @@ class Constant:
         return self.data.view(np.dtype(element.storage)).reshape(shape)
 
     def tensor(self) -> Tensor:
-        """Return the values in the type they are computed in, as a copy."""
+        """Return the values in the type they are computed in; not to be written to."""
+        values = self.array()
+        if self.type.element.name == "float16" and values.flags.writeable:  # of a mapped file: no second copy by NumPy
+            return torch.from_numpy(values).float()
         kind = {torch.float32: np.float32, torch.int32: np.int32, torch.int64: np.int64, torch.bool: np.bool_}
-        return torch.from_numpy(np.array(self.array(), dtype=kind[self.type.element.compute], order="C"))
+        return torch.from_numpy(np.array(values, dtype=kind[self.type.element.compute], order="C"))
 
 
 def unpack_bits(data: Array, *, bits: int, count: int, signed: bool = False) -> Array:

@@ -2,115 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from torch import Tensor, nn
 
+import search_spaces
+from benchmarks.executor_networks import NARROW, OTHERS, TOY, narrow_space, random_component, trained
+from nas.export.coreml import convert, save
 from nas.export.mil import compare_outputs, execute, missing_operations, read_program
+from nas.export.parity import compute_parity
 from nas.export.shims import repaired_coremltools
+from nas.export.trace import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-
-class Text(nn.Module):
-    """CLIP's text model: causal, quick GELU, last norm before the output (Radford et al. 2021, section 2.4)."""
-
-    def __init__(self, words: int = 500, width: int = 32, length: int = 16) -> None:
-        super().__init__()
-        self.words, self.position = nn.Embedding(words, width), nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "norm1": nn.LayerNorm(width),
-                    "attention": nn.ModuleDict({name: nn.Linear(width, width) for name in ("q", "k", "v", "out")}),
-                    "norm2": nn.LayerNorm(width),
-                    "up": nn.Linear(width, 4 * width),
-                    "down": nn.Linear(4 * width, width),
-                }
-            )
-            for _ in range(2)
-        )
-        self.last = nn.LayerNorm(width)
-        # As Core ML wants it: a large number, not minus infinity.
-        self.register_buffer("mask", torch.full((length, length), -4e4).triu(1))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.words(tokens.long()) + self.position.weight
-        for block in self.blocks:
-            normed, attention = block["norm1"](hidden), block["attention"]
-            q, k, v = (attention[name](normed).unflatten(-1, (4, 8)).transpose(1, 2) for name in ("q", "k", "v"))
-            scores = (q @ k.transpose(-1, -2)) * 8**-0.5 + self.mask
-            hidden = hidden + attention["out"]((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
-            raised = block["up"](block["norm2"](hidden))
-            hidden = hidden + block["down"](raised * torch.sigmoid(1.702 * raised))
-        return self.last(hidden)
-
-
-class Called(nn.Module):
-    """A network by way of one function, so that it takes tensors and returns one."""
-
-    def __init__(self, network: nn.Module, call: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.network, self.call = network, call
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.call(self.network, *inputs)
-
-
-@dataclass(frozen=True)
-class Network:
-    """How to build one and what it takes."""
-
-    make: Any
-    inputs: tuple[Tensor, ...]
-
-
-def unet() -> nn.Module:
-    network = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return Called(network, lambda net, latents, time, text: net(latents, time, text, return_dict=False)[0])
-
-
-def tiny_decoder() -> nn.Module:
-    return AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4).decoder
-
-
-def decoder() -> nn.Module:
-    network = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        sample_size=16,
-    )
-    return Called(network, lambda net, latents: net.decode(latents, return_dict=False)[0])
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).half().float()
-
-
-NETWORKS = {
-    "diffusers UNet2DConditionModel": Network(unet, (noise(1, 4, 8, 8), torch.tensor([20.0]), noise(1, 5, 16))),
-    "diffusers AutoencoderTiny decoder": Network(tiny_decoder, (noise(1, 4, 4, 4),)),
-    "diffusers AutoencoderKL decoder": Network(decoder, (noise(1, 4, 8, 8),)),
-    "CLIP text model": Network(Text, (torch.arange(16, dtype=torch.int32)[None] * 31,)),
-}
+    from torch import Tensor, nn
 
 
 def converted(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Path:
@@ -137,14 +46,12 @@ def converted(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Pat
 
 
 @pytest.mark.filterwarnings("ignore")  # the tracer's, about shapes that become constants
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_network_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
-    chosen = NETWORKS[name]
+    chosen = OTHERS[name]
     torch.manual_seed(0)
-    network = chosen.make().eval()
+    network = trained(chosen.make())
     with torch.no_grad():
-        for parameter in network.parameters():  # no norm at one: its affine part would be folded away
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
         for parameter in network.parameters():  # as the package stores them
             parameter.copy_(parameter.half())
         expected = {"result": network(*chosen.inputs)}
@@ -153,5 +60,19 @@ def test_network_computes_what_torch_computes(name: str, tmp_path: Path) -> None
     assert missing_operations(program) == ()
     (single,) = compare_outputs(expected, execute(program, inputs))
     (half,) = compare_outputs(expected, execute(program, inputs, precision="float16"))
+    assert single.max_relative < 1e-3
+    assert half.max_relative < 1e-2
+
+
+@pytest.mark.parametrize(("space", "seed"), [("tiny", 0), ("tiny", 3), ("narrow", 1)])
+def test_random_network_of_a_space_computes_what_torch_computes(space: str, seed: int, tmp_path: Path) -> None:
+    component, _ = (
+        random_component(search_spaces.get("tiny"), TOY, seed)
+        if space == "tiny"
+        else random_component(narrow_space(), NARROW, seed)
+    )
+    path = tmp_path / "network.mlpackage"
+    save(convert(trace(component), component), path)
+    single, _, half = compute_parity(path, component).rows
     assert single.max_relative < 1e-3
     assert half.max_relative < 1e-2

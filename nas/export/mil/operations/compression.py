@@ -33,7 +33,7 @@ def _lut_to_dense(inputs: Inputs) -> Tensor:
     indices, lut = inputs.tensor("indices"), inputs.tensor("lut")
     if not inputs.has("shape"):
         return _looked_up(indices, lut, inputs)
-    shape = inputs.integers("shape")  # iOS 16: one table, packed indices
+    shape = inputs.stated(inputs.integers("shape"))  # iOS 16: one table, packed indices
     packed = indices.to(torch.uint8).numpy()
     numbers = unpack_bits(packed, bits=int(math.log2(lut.numel())), count=math.prod(shape))
     return lut[torch.from_numpy(numbers).long()].reshape(shape)
@@ -43,7 +43,7 @@ def _lut_to_dense(inputs: Inputs) -> Tensor:
 def _sparse_to_dense(inputs: Inputs) -> Tensor:
     mask = inputs.tensor("mask")
     if inputs.has("shape"):  # iOS 16: packed bits
-        shape = inputs.integers("shape")
+        shape = inputs.stated(inputs.integers("shape"))
         bits = unpack_bits(mask.to(torch.uint8).numpy(), bits=1, count=math.prod(shape))
         mask = torch.from_numpy(bits).reshape(shape)
     return _dense(mask, inputs.tensor("nonzero_data"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ MAXIMA: dict[int, Any] = {1: functional.max_pool1d, 2: functional.max_pool2d, 3:
 MEANS: dict[int, Any] = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 Pads = list[tuple[int, int]]
+# An image that padding makes this many times larger is no network's wish but a damaged number.
+MAX_GROWTH = 64
 
 
 @kernel("conv")
@@ -135,4 +138,9 @@ def _pairs(flat: list[int]) -> Pads:
 
 
 def _padded(x: Tensor, pads: Pads, value: float) -> Tensor:
-    return functional.pad(x, list(chain.from_iterable(reversed(pads))), value=value) if any(map(any, pads)) else x
+    if not any(map(any, pads)):
+        return x
+    sizes = [size + sum(pad) for size, pad in zip(x.shape[2:], pads, strict=True)]
+    if math.prod(sizes) > MAX_GROWTH * math.prod(size + 1 for size in x.shape[2:]):
+        raise ValueError(f"padding {pads} for an image of {tuple(x.shape[2:])}")
+    return functional.pad(x, list(chain.from_iterable(reversed(pads))), value=value)

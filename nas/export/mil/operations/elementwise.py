@@ -65,7 +65,13 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Inputs], Tensor]:
 
 
 def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Inputs], Tensor]:
-    return lambda inputs: function(inputs.tensor("x"), inputs.tensor("y"))
+    def compute(inputs: Inputs) -> Tensor:
+        x, y = inputs.tensor("x"), inputs.tensor("y")
+        if x.shape != y.shape:
+            inputs.stated(torch.broadcast_shapes(x.shape, y.shape))
+        return function(x, y)
+
+    return compute
 
 
 KERNELS.update({name: _unary(function) for name, function in UNARY.items()})

@@ -40,6 +40,12 @@ def _instance_norm(inputs: Inputs) -> Tensor:
 def _layer_norm(inputs: Inputs) -> Tensor:
     x = inputs.tensor("x")
     axes = sorted(axis % x.ndim for axis in inputs.integers("axes", list(range(x.ndim))))
+    if axes == list(range(axes[0], x.ndim)):
+        sizes = x.shape[axes[0] :]
+        gamma, beta = (
+            item if item is None else item.reshape(sizes) for item in map(inputs.optional, ("gamma", "beta"))
+        )
+        return functional.layer_norm(x, sizes, gamma, beta, inputs.number("epsilon", EPSILON))
     variance, mean = torch.var_mean(x, dim=axes, correction=0, keepdim=True)
     normed = (x - mean) * torch.rsqrt(variance + inputs.number("epsilon", EPSILON))
     shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]

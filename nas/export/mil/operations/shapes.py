@@ -72,7 +72,10 @@ def _split(inputs: Inputs) -> tuple[Tensor, ...]:
     x, axis = inputs.tensor("x"), inputs.integer("axis")
     if inputs.has("split_sizes"):
         return torch.split(x, inputs.integers("split_sizes"), dim=axis)
-    return torch.tensor_split(x, inputs.integer("num_splits"), dim=axis)
+    parts = inputs.integer("num_splits")
+    if parts != len(inputs.outputs):
+        raise ValueError(f"num_splits {parts} for {len(inputs.outputs)} results")
+    return torch.tensor_split(x, parts, dim=axis)
 
 
 @kernel("tile")
