@@ -25,24 +25,52 @@ def _open_begun(run: str) -> Context:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("thing", metavar="THING")
+@click.option("--network", metavar="FOLDER", help="Saved network or run whose weights a denoiser must compute with.")
+@click.option("--bisect", is_flag=True, help="Name the first operation where package and --network part.")
+@click.option("--quick", is_flag=True, help="Leave out float16 and rounded weights: half the passes.")
+@click.option("--core-ml", is_flag=True, help="Fail where Core ML itself cannot run; it runs by itself on a Mac.")
 @output_options
-def verify(run: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Check a run: file digests, stale stages, export checks, coverage of the measured costs.
+def verify(
+    thing: str, network: str | None, bisect: bool, quick: bool, core_ml: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Check a run, a package or a bundle of packages.
 
-    Exit 3 when a file is missing, damaged or stale, 5 when a check does not hold.
+    A run: file digests, stale stages, export checks, coverage of the measured costs. A .mlpackage or a bundle folder:
+    its outputs, computed on this machine in float32 and float16 (on a Mac also by Core ML on every compute unit),
+    against those of --network, or against what the export recorded beside it.
+
+    Exit 3 when a file is missing, damaged or stale, 5 when a check does not hold or nothing could be compared.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     with console.errors():
         from nas.core.errors import VerificationError
+        from nas.pipeline.verify_package import VerifyOptions, is_exported, verify_exported
+
+        options = VerifyOptions(network=network, bisect=bisect, core_ml=core_ml, quick=quick)
+        if is_exported(thing):
+            verdicts = verify_exported(thing, options, progress=console.progress("verify"))
+            data = {"networks": [item.to_dict() for item in verdicts]}
+            text = "\n".join(item.text() for item in verdicts)
+            if bad := [f"{item.name}: {item.verdict}" for item in verdicts if item.verdict != "verified"]:
+                hint = "name its network with --network" if "not verified" in bad[0] else None
+                console.fail(VerificationError(f"{thing}: {', '.join(bad)}", hint=hint), data, text)
+            console.result(data, text)
+            return
+        if options != VerifyOptions():
+            from nas.core.errors import ConfigError
+
+            raise ConfigError(
+                "--network, --bisect, --quick and --core-ml are for packages and bundles", hint=f"{thing}: is neither"
+            )
         from nas.pipeline.verify import verify_run
 
-        checks = verify_run(_open_begun(run))
+        checks = verify_run(_open_begun(thing), progress=console.progress("verify"))
         lines = [f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.found}" for check in checks]
         rows = [{"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in checks]
         failed = [check.name for check in checks if not check.passed]
         if failed:
-            error = VerificationError(f"{run}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+            error = VerificationError(f"{thing}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
             console.fail(error, {"checks": rows}, "\n".join(lines))
         console.result({"checks": rows}, "\n".join(lines))
 

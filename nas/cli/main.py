@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "nas.cli.published:compare_published",
         "Hold the phones' uncalibrated predictions against published latencies.",
     ),
-    "verify": ("nas.cli.inspect:verify", "Check digests, staleness, export and coverage of a run."),
+    "verify": ("nas.cli.inspect:verify", "Check a run, or that a package computes what its network does."),
     "show": ("nas.cli.inspect:show", "Print a front, an architecture or the state of a run."),
     "list": (
         "nas.cli.inspect:list_kind",

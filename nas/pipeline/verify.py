@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from nas.core.protocols import Progress
     from nas.core.scenario import Scenario
     from nas.pipeline.context import Context
 
 
-def verify_run(context: Context) -> list[StructureCheck]:
+def verify_run(context: Context, *, progress: Progress | None = None) -> list[StructureCheck]:
     """Return every check of a run that can be made from its files.
+
+    Packages are computed again, and compared with torch's outputs as the export recorded them, or with those of the
+    network where it recorded none.
 
     A stage that is running must have a process that holds the run's lock; one that was killed leaves it ``running``.
 
@@ -43,7 +47,7 @@ def verify_run(context: Context) -> list[StructureCheck]:
         )
     checks = [_check(f"{name} is whole and fresh", "nothing changed", "nothing changed") for name in finished]
     checks += _running_checks(context, [name for name, state in states.items() if state.state == "running"])
-    checks += _export_checks(context)
+    checks += _export_checks(context, progress)
     checks += _coverage_checks(context)
     return checks
 
@@ -63,13 +67,13 @@ def _running_checks(context: Context, names: Sequence[str]) -> list[StructureChe
     ]
 
 
-def _export_checks(context: Context) -> list[StructureCheck]:
+def _export_checks(context: Context, progress: Progress | None) -> list[StructureCheck]:
     checks = []
     for file in sorted(context.path("export").glob("*/export.json")):
         body = check_schema(read_json(file), "export", 1, where=str(file))
         digest = sha256_path(file.parent / body["package"])
         checks.append(_check(f"{file.parent.name}: package digest", body["sha256"], digest))
-        computed = _parity_checks(context, body, file) if body.get("parity") is not None else []
+        computed = _parity_checks(context, body, file, progress) if body.get("parity") is not None else []
         again = {check.name for check in computed}
         recorded = [
             StructureCheck(
@@ -84,19 +88,33 @@ def _export_checks(context: Context) -> list[StructureCheck]:
     return checks
 
 
-def _parity_checks(context: Context, body: dict[str, Any], file: Path) -> list[StructureCheck]:
-    """Compute the package and its network again; torch is imported only where that is asked for."""
+def _parity_checks(
+    context: Context, body: dict[str, Any], file: Path, progress: Progress | None
+) -> list[StructureCheck]:
+    """Compute the package again; torch is imported only where that is asked for."""
     from nas.export.component import denoiser_component
-    from nas.export.parity import compute_parity, parity_checks
+    from nas.export.mil.program import read_program
+    from nas.export.parity import AS_STORED, Passes, compare_with_reference, compute_parity, parity_checks
     from nas.export.trace import exportable
+    from nas.export.verification import read_reference, reference_path, require_same_packages
     from nas.pipeline.export import source_network
 
     model = from_data(ExportedModel, body, where=str(file))
-    digest = file.parent.name
-    denoiser = exportable(source_network(context, digest, model.architecture)[0])
-    scenario = _scenario_of(context, digest)
-    report = compute_parity(file.parent / model.package, denoiser_component(denoiser, scenario))
-    return [replace(check, name=f"{file.parent.name}: {check.name}") for check in parity_checks(report)]
+    digest, path = file.parent.name, file.parent / model.package
+    quick = not any(row.reference == AS_STORED for row in model.parity.rows) if model.parity else False
+    recorded = reference_path(path)
+    least: dict[str, float | None] = {}
+    if recorded.is_file():
+        reference = read_reference(recorded)
+        require_same_packages(reference, [path], where=recorded)
+        passes = Passes(progress, 1 if quick else 2)
+        report = compare_with_reference([read_program(path)], reference, quick=quick, passes=passes)
+        least = {"min_psnr_db": reference.min_psnr_db}
+    else:
+        denoiser = exportable(source_network(context, digest, model.architecture)[0])
+        component = denoiser_component(denoiser, _scenario_of(context, digest))
+        report = compute_parity(path, component, quick=quick, progress=progress)
+    return [replace(check, name=f"{digest}: {check.name}") for check in parity_checks(report, **least)]
 
 
 def _scenario_of(context: Context, digest: str) -> Scenario:
