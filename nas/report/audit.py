@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,4 +178,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _shapes(row: Mapping[str, Any]) -> str:
-    return " ".join(f"({', '.join(map(str, shape))})" for shape in row["shapes"]) + f" {row['dtype']}"
+    counts = Counter(f"({', '.join(map(str, shape))})" for shape in row["shapes"])
+    return (
+        " ".join(text if number == 1 else f"{number} x {text}" for text, number in counts.items()) + f" {row['dtype']}"
+    )

@@ -104,7 +104,8 @@ class _Reader:
         outputs = tuple(self.tensors[port.name] for port in operation.outputs)
         weights = [self.constants[name] for name in operation.used_names() if name in self.constants]
         stored = [weight_form(item, self.constants) for item in weights]
-        stored = [item for item in stored if item.stored_bytes]
+        # Long lists of whole numbers (sizes of a split) lie in the weight file too, and are no weights.
+        stored = [item for item in stored if item.stored_bytes and item.dtype in ("float16", "float32")]
         elements = sum(item.elements for item in stored)
         flops, options = self.arithmetic(operation, outputs)
         return OperationFact(

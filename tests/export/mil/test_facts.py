@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from nas.export.mil import weight_bytes
 from nas.export.mil.facts import TensorFact, operation_facts
 
 from .building import built
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nas.export.mil.facts import OperationFact
 
 KERNEL = np.ones((32, 8, 3, 5), dtype=np.float16)  # two groups of 8 of 16 channels
@@ -67,6 +70,16 @@ def test_weights_of_an_operation(facts: dict[str, OperationFact]) -> None:
     }  # fmt: skip
     assert dict(facts["attention"].options) == {"heads": 4}
     assert facts["attention"].weight_elements == 0
+
+
+def test_lists_of_sizes_in_the_weight_file_are_no_weights(tmp_path: Path) -> None:
+    def build(mb: Any, x: Any) -> Any:
+        return mb.split(x=x, split_sizes=[1] * 20, axis=1, name="pieces")
+
+    program = built(tmp_path / "p.mlpackage", {"x": (2, 20)}, build, dtype=np.float16)
+    assert weight_bytes(program).stored == 20 * 4  # so they do lie there
+    (fact,) = operation_facts(program)
+    assert (fact.weight_elements, fact.weight_dtypes) == (0, ())
 
 
 def test_rows_are_padded_on_the_last_axis() -> None:
