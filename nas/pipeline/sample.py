@@ -265,7 +265,7 @@ def _opened(request: SampleRequest) -> tuple[VideoPipeline, tuple[str, ...]]:
     pipeline = open_pipeline(request.model, digest=request.digest, encoder=request.encoder, device=request.device)
     if not packaged:
         return pipeline, ()
-    pipeline.register_modules(denoiser=PackagedDenoiser(_denoiser_package(found)))
+    pipeline.register_modules(denoiser=PackagedDenoiser(*_denoiser_packages(found)))
     return pipeline, ("denoiser",)
 
 
@@ -281,14 +281,14 @@ def _export_folder(run: Path, digest: str | None) -> Path:
     return folder.parents[1] / "export" / folder.name
 
 
-def _denoiser_package(folder: Path) -> Path:
+def _denoiser_packages(folder: Path) -> list[Path]:
     found = sorted(folder.glob("denoiser*.mlpackage"))
     if not found:
         raise InputError(
             f"{folder.parents[1]}: network {folder.name} has no exported package",
             hint=f"nas export {folder.parents[1]}",
         )
-    return found[0]
+    return found
 
 
 def _of_run(run: Path, digest: str | None) -> VideoPipeline:
