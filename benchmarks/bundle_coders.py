@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -51,7 +50,7 @@ def main() -> None:
         "load_average_before": round(load, 1),
         "host": host(),
         "versions": versions(),
-        "command": " ".join(["python", "benchmarks/bundle_coders.py", *sys.argv[1:]]),
+        "command": "python benchmarks/bundle_coders.py --out .",
     }
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "bundle_coders.json", result)
