@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas.core.scenario import Scenario
     from nas.export.component import Component
     from nas.export.mil.program import Program
+    from nas.export.verification import Reference
     from nas.models.unet import VideoUNet
 
 BUNDLE_NAME = "bundle.json"
@@ -173,6 +174,8 @@ def _verify_packages(
     recorded = reference_path(paths[0])
     if options.network is not None:
         found, remarks = _against_network(programs, options, progress)
+        if recorded.is_file():
+            found = (_is_recorded(paths, read_reference(recorded)), *found)
     elif recorded.is_file():
         reference = read_reference(recorded)
         require_same_packages(reference, paths, where=recorded)
@@ -183,7 +186,7 @@ def _verify_packages(
 
 
 def _against_reference(
-    programs: Sequence[Program], reference: Any, options: VerifyOptions, progress: Progress | None
+    programs: Sequence[Program], reference: Reference, options: VerifyOptions, progress: Progress | None
 ) -> tuple[tuple[StructureCheck, ...], tuple[str, ...]]:
     from nas.export.parity import Passes, compare_with_reference, parity_checks
 
@@ -302,6 +305,16 @@ def _denoiser(network: str, digest: str) -> VideoUNet:
     if not own:
         raise InputError(f"{network}: its front has no architecture {digest}, which the package is of")
     return source_network(context, own[0].digest, own[0].architecture)[0]
+
+
+def _is_recorded(paths: Sequence[Path], reference: Reference) -> StructureCheck:
+    digests = tuple(sha256_path(path) for path in paths)
+    return StructureCheck(
+        name="SHA-256 as the export recorded it",
+        expected=", ".join(item[:16] for item in reference.packages),
+        found=", ".join(item[:16] for item in digests),
+        passed=digests == reference.packages,
+    )
 
 
 def _weights_are_numbers(programs: Sequence[Program]) -> tuple[StructureCheck, ...]:

@@ -25,6 +25,4 @@ def test_damage_is_an_error_or_a_difference_and_never_verified(kind: str, source
     found = outcome(kind, damaged(source, tmp_path / "copy", kind, 7), source)
     assert found.recorded in {"exit 3", "exit 5", "exit 6"}
     assert found.alone in {"exit 3", "exit 5", "exit 6", "differs", "same outputs"}
-    assert found.sound
-    if found.alone != "same outputs":
-        assert found.message
+    assert found.message

@@ -187,11 +187,12 @@ class _Reader:
             if again:
                 raise InputError(f"{self.path}: {operation.location} makes {again[0]!r}, which is there already")
             known.update(made)
-        missing = [name for name in function.outputs if name not in known]
+        tensors = {port.name for port in function.inputs}
+        tensors |= {port.name for operation in function.operations for port in operation.outputs}
+        missing = [name for name in function.outputs if name not in tensors]
         if missing or not function.outputs:
-            raise InputError(
-                f"{self.path}: function {function.name!r} makes no output {', '.join(missing) or 'at all'}"
-            )
+            names = ", ".join(missing) or "at all"
+            raise InputError(f"{self.path}: function {function.name!r} makes no tensor {names} for its outputs")
 
     def operation(self, function: str, index: int, message: Any) -> Operation:
         name = self.name(message)

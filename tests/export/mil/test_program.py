@@ -211,6 +211,28 @@ def test_result_that_nothing_makes_is_named(copy: Path) -> None:
         read_program(edited(copy, cut))
 
 
+def test_output_that_is_no_tensor_is_named(copy: Path) -> None:
+    def text(message: Any) -> None:
+        operations(message)[-1].outputs[0].type.tensorType.dataType = 2  # STRING
+
+    with pytest.raises(InputError, match=r"function 'main' makes no tensor tanh_3 for its outputs"):
+        read_program(edited(copy, text))
+
+
+def test_description_and_function_must_name_the_same_inputs(copy: Path) -> None:
+    with pytest.raises(InputError, match=r"names the inputs picture, its function 'main' has x"):
+        read_program(edited(copy, lambda message: setattr(message.description.input[0], "name", "picture")))
+
+
+def test_shape_that_no_memory_holds_is_refused_before_anything_is_computed(copy: Path) -> None:
+    def widen(message: Any) -> None:
+        operation = next(item for item in operations(message) if item.type == "tanh")
+        operation.outputs[0].type.tensorType.dimensions[0].constant.size = 1 << 50
+
+    with pytest.raises(UnavailableError, match=r"tanh 'tanh_0' is float16 .* GB in float32, this machine has"):
+        execute(read_program(edited(copy, widen)), {"x": X})
+
+
 def damaged(package: Path, folder: Path, number: int) -> Path:
     """Cut off a file of a copy (odd numbers) or flip one bit of it (even ones), at a place drawn by ``number``."""
     random = np.random.default_rng(number)
