@@ -46,6 +46,7 @@ KINDS = {
     "aten.silu": "silu",
     "aten.softmax": "softmax",
     "aten.einsum": "einsum",
+    "aten.instance_norm": "instance_norm",
     "aten.matmul": "matmul",
 }
 # Place of a package in call order, and of an operation in it.
