@@ -252,7 +252,7 @@ def main() -> None:
         "command": "python benchmarks/quality_rank.py",
         "host": host(),
         "versions": versions(),
-        "seeds": {"truth": truth.SEED, "estimators": OWN_SEED},
+        "seeds": {"truth": truth.SEED, "architectures": truth.SET_SEEDS, "estimators": OWN_SEED},
         "candidates_of_a_search": CANDIDATES,
         **verdicts(trained, estimates, once=once, candidates=CANDIDATES, combined=COMBINED, unseen=unseen),
         "not_run": sorted(set(ENTRIES) - {row["estimator"] for row in estimates}),

@@ -187,7 +187,13 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         f"Not run: {', '.join(document['not_run']) or 'none'}.",
         "",
     ]
-    lines += [_verdict(document), ""]
+    lines += [
+        _verdict(document),
+        "",
+        "Batch sizes, times of the loss and sums with proxies were tried on the architectures for tuning, and means of "
+        "ranks put together: the second table flatters. The first is of architectures that nothing was fitted to.",
+        "",
+    ]
     for title, name in (("Validation", "validation"), ("Tuning", "rows")):
         lines += [f"## {title}", "", *_table(document[name]), ""]
     return "\n".join(lines[:-1]) + "\n"
