@@ -210,7 +210,7 @@ class TrajectoryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdversarialOptions:
-    """Options of ``tune_adversarially``; steps are set for about 90 s on one CPU core.
+    """Options of ``tune_adversarially``; its steps took 148 CPU s on a busy core (benchmarks/results/few_step.md).
 
     Attributes:
         loop: Steps and rates; the learning rate is the generator's.
@@ -232,7 +232,8 @@ class AdversarialOptions:
             which costs attributes that the guided teacher had (ours).
         adversarial_weight: Weight of the hinge term of the generator (ours).
         huber_width: Width of both pseudo-Huber terms (ours).
-        image_heads: Show single frames to the heads too (SnapGen-V's image-video heads).
+        image_heads: Show single frames to the heads too (SnapGen-V's image-video heads; on the toy videos alone did a
+            little better, benchmarks/results/few_step.md).
         video_heads: Give the heads their part over frames.
         image_ratio: Share of batches made of single frames, with ``image_heads`` (0.2: TRAINING section 2).
         mismatch_ratio: Share of real clips shown to the heads with another clip's caption as fakes (an option of
