@@ -143,14 +143,16 @@ def stored_outputs(component: Component, inputs: dict[str, Any]) -> dict[str, An
 def _middle() -> Component:
     space = narrow_space(divisor=2)
     torch.manual_seed(0)
-    return denoiser_component(trained(build_denoiser(space, sample(space, Random(0)))), MIDDLE)
+    return denoiser_component(trained(build_denoiser(space, sample(space, Random(0)))), MIDDLE, lowering="gpu")
 
 
 def _full() -> Component:
     from benchmarks.export_full_size import SCENARIO, mixed_architecture
 
     torch.manual_seed(0)
-    return denoiser_component(trained(build_denoiser(search_spaces.get("snapgen_v"), mixed_architecture())), SCENARIO)
+    return denoiser_component(
+        trained(build_denoiser(search_spaces.get("snapgen_v"), mixed_architecture())), SCENARIO, lowering="gpu"
+    )
 
 
 TIMED = {"timed middle": (_middle, REPEATS), "timed full": (_full, 1)}

@@ -219,4 +219,4 @@ def random_component(space: TemporalSpace, scenario: Scenario, seed: int) -> tup
     torch.manual_seed(seed)
     denoiser = trained(build_denoiser(space, architecture))
     kinds = sorted({str(value) for name, value in dict(architecture.choices).items() if name.endswith(".kind")})
-    return denoiser_component(denoiser, scenario), tuple(kinds)
+    return denoiser_component(denoiser, scenario, lowering="gpu"), tuple(kinds)

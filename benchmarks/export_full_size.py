@@ -86,10 +86,10 @@ def measure(folder: Path, *, threads: int) -> dict[str, Any]:
     fill_zeros(denoiser)
     build_s, build_rss_mb = time.monotonic() - start, peak_rss_mb()
     clock = _Clock()
-    model = export_denoiser(denoiser, SCENARIO, folder, parity=False, progress=clock)
+    model = export_denoiser(denoiser, SCENARIO, folder, lowering="gpu", parity=False, progress=clock)
     del denoiser
     start = time.monotonic()
-    package = read_package(folder / model.package)
+    package = read_package(folder / model.packages[0])
     reload_s = time.monotonic() - start
     seconds = {"build": build_s, **clock.seconds(), "reload": reload_s}
     return {

@@ -146,6 +146,11 @@ class CalibrateSection(Section):
 class ExportSection(Section):
     """The Core ML package.
 
+    ``lowering`` is the compute unit that the network is rewritten for: ``neural_engine`` (convolutions of two axes and
+    attention head by head), ``gpu`` (linear layers and one attention operation), or ``auto``, which follows
+    ``scenario.compute_units``: the Neural Engine for ``cpu_and_ne``, else the GPU. ``chunks`` is how many packages the
+    denoiser becomes, called in a row: 1, 2, or ``auto``, which is 2 where one would be larger than ``chunk_mb`` million
+    bytes (an iPhone's Neural Engine wants less than 1 GB of weights in one program).
     ``image_weights`` is a local SD v1.5 UNet (a diffusers folder or one safetensors file) for the backbone of a network
     that this run did not train; without it such a network keeps its fresh weights. ``parity`` computes the saved
     package and compares its outputs with the network's: two passes of each on this machine, or one of each (``quick``:
@@ -156,6 +161,9 @@ class ExportSection(Section):
     """
 
     minimum_os: Literal["ios18"] = "ios18"
+    lowering: Literal["auto", "neural_engine", "gpu"] = "auto"
+    chunks: Literal["auto", 1, 2] = "auto"
+    chunk_mb: Annotated[float, Field(gt=0)] = 1000.0
     image_weights: str | None = None
     parity: bool | Literal["quick"] = True
     pipeline: str | None = None

@@ -77,11 +77,16 @@ class ParityReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
-    """A Core ML package and what was checked on it after reloading; ``parity`` is None where it was not computed."""
+    """A Core ML package and what was checked on it after reloading; ``parity`` is None where it was not computed.
+
+    ``lowering`` is the compute unit that the network was rewritten for: ``neural_engine`` or ``gpu``. ``packages`` are
+    names in call order, one or two, and ``sha256`` their digests; ``package_bytes`` and ``operations`` are of all.
+    """
 
     architecture: Architecture
-    package: str
-    sha256: str
+    packages: tuple[str, ...]
+    sha256: tuple[str, ...]
+    lowering: str
     precision: str
     minimum_os: str
     package_bytes: int

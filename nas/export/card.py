@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nas.export.metadata import ExportMetadata
     from nas.export.package import Package
 
+FORMS = {"neural_engine": "Neural Engine", "gpu": "GPU"}
+
 
 def model_card(
     model: ExportedModel, package: Package, scenario: Scenario, metadata: ExportMetadata, *, component: Component
@@ -35,7 +37,7 @@ def model_card(
                 for port in (*package.inputs, *package.outputs)
             ],
         ),
-        "The time's sinusoid is computed in float32 inside the network; all else is float16.",
+        "The program around the package computes the sinusoid of the time (`time_embedding`); all is float16.",
         "## Architecture",
         f"Point of the search space `{architecture.space}`; choices that are not listed are inactive.",
         table(("choice", "value"), architecture.choices),
@@ -49,7 +51,7 @@ def model_card(
             [(item.name, item.expected, item.found, "yes" if item.passed else "**no**") for item in model.checks],
         ),
         "## Limits",
-        _limits(scenario, computed=model.parity is not None, weight_bits=metadata.weight_bits),
+        _limits(model, scenario, weight_bits=metadata.weight_bits),
         "## Made with",
         table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
     ]
@@ -58,9 +60,10 @@ def model_card(
 
 def _facts(model: ExportedModel, scenario: Scenario, metadata: ExportMetadata) -> str:
     rows = [
+        ("form", FORMS[model.lowering]),
         ("parameters", f"{model.parameters:,}"),
         ("package", f"{model.package_bytes / 1e6:,.1f} MB, {model.precision}, {model.minimum_os} or newer"),
-        ("SHA-256", model.sha256),
+        ("SHA-256", ", ".join(model.sha256)),
         ("scenario", f"{scenario.frames} latent frames, {scenario.width} x {scenario.height} px"),
         ("sampling", f"{scenario.denoising_steps} steps, {'with' if scenario.guidance else 'no'} guidance"),
         ("exported in", f"{model.seconds:.0f} s, peak memory of the process {model.peak_rss_mb:,.0f} MB"),
@@ -106,10 +109,10 @@ def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _limits(scenario: Scenario, *, computed: bool, weight_bits: int) -> str:
+def _limits(model: ExportedModel, scenario: Scenario, *, weight_bits: int) -> str:
     outputs = (
         "and its outputs as PyTorch computes the saved program on the export's machine."
-        if computed
+        if model.parity is not None
         else "not its outputs."
     )
     return "\n".join(
@@ -118,9 +121,7 @@ def _limits(scenario: Scenario, *, computed: bool, weight_bits: int) -> str:
             "  units and numerical agreement on the phone are not established by this export.",
             f"- The checks above compare structure and stored weights with the source network, {outputs}",
             f"- Shapes are fixed: one clip of {scenario.frames} latent frames.",
-            "- Three-dimensional convolutions, where the architecture has them, do not run on the Neural Engine.",
-            "- The time arrives in float16: from 512 on it is rounded to multiples of 0.5, below more finely.",
-            "- Sine and cosine in float32 leave the Neural Engine for a moment at the start of every call.",
+            f"- The network has the form for the {FORMS[model.lowering]}; other compute units may run it more slowly.",
             *(
                 (f"- The cost above is of {weight_bits}-bit weights; the package has 16: compress it first.",)
                 if weight_bits < 16

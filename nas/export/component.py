@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nas.export.lowering import lower, time_embedding
+
 if TYPE_CHECKING:
     from nas.core.scenario import Scenario
+    from nas.export.lowering import Lowering
     from nas.models.unet import VideoUNet
 
 PortType = Literal["float16", "int32"]
@@ -18,7 +21,7 @@ PortType = Literal["float16", "int32"]
 # Noise; the largest times leave float16 the fewest digits behind the point.
 SEED, TIME = 0, 999.0
 
-INPUT_NAMES = ("sample", "timestep", "encoder_hidden_states")
+INPUT_NAMES = ("sample", "time_embedding", "encoder_hidden_states")
 OUTPUT_NAME = "velocity"
 DESCRIPTION = "Denoiser of latent video: predicts the velocity from noisy latents, time and text."
 
@@ -55,7 +58,7 @@ class Component:
         examples: Values that it is tried on, by input name; inputs not in it get standard normal numbers. Integer
             inputs must be in it.
         examples_text: The same in words: ``time 999``.
-        unused: Beginnings of names of parameters that a call of these shapes leaves out.
+        operations: Core ML operations, by name, that a conversion makes of several torch calls; the others are counted.
         reference: The network before it was rewritten for the export, called like ``module``; None when ``module`` is
             that network itself.
     """
@@ -67,18 +70,13 @@ class Component:
     description: str = ""
     examples: Mapping[str, Tensor] = field(default_factory=dict)
     examples_text: str = ""
-    unused: tuple[str, ...] = ()
+    operations: Mapping[str, int] = field(default_factory=dict)
     reference: Callable[..., Any] | None = None
 
     @property
     def texts(self) -> dict[str, str]:
         """What each input and output means, by name."""
         return {port.name: port.text for port in self.inputs} | {port.name: port.text for port in self.outputs}
-
-    def used_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters that a call of these shapes uses."""
-        named = self.module.named_parameters()
-        return {name: item.detach() for name, item in named if not name.startswith(self.unused)}
 
 
 def empty_inputs(component: Component, device: str = "cpu") -> tuple[Tensor, ...]:
@@ -112,35 +110,42 @@ def example_words(component: Component, *, seed: int = SEED) -> str:
     return ", ".join([*parts, component.examples_text] if component.examples_text else parts)
 
 
-def denoiser_component(denoiser: VideoUNet, scenario: Scenario) -> Component:
-    """Return the denoiser for one clip: latents (1, T, C, H, W), time (1,), text (1, N, D).
+def denoiser_component(denoiser: VideoUNet, scenario: Scenario, *, lowering: Lowering) -> Component:
+    """Return the denoiser for one clip: latents (1, T, C, H, W), sinusoid of the time (1, base), text (1, N, D).
 
     Args:
         denoiser: Network in float32 on the CPU (``nas.export.trace.exportable``).
         scenario: Frames and size.
+        lowering: The compute unit that the network is rewritten for; its reference stays the network as it is.
 
     Raises:
-        ConfigError: The scenario does not fit the backbone.
+        ConfigError: The scenario does not fit the backbone, or there is no such lowering.
     """
     spec = denoiser.spec
     latents = (1, scenario.frames, spec.latent_channels, *spec.latent_size(scenario))
-    sample, timestep, text = INPUT_NAMES
+    sample, time, text = INPUT_NAMES
+    times = torch.full((1,), TIME)
+    module = lower(denoiser, frames=scenario.frames, lowering=lowering)
     return Component(
         name="denoiser",
-        module=denoiser,
+        module=module,
         inputs=(
             InputPort(
                 name=sample,
                 shape=latents,
                 text="Noisy latents (1, frames, channels, height, width): (1 - t) x + t noise.",
             ),
-            InputPort(name=timestep, shape=(1,), text="Time times 1000, shape (1,): 1000 is noise, 0 is data."),
+            InputPort(
+                name=time,
+                shape=(1, spec.base_channels),
+                text="Cosines, then sines, of 1000 t exp(-ln(10000) i / half) for i = 0 ... half - 1; t is 1 at noise.",
+            ),
             InputPort(name=text, shape=(1, spec.text_tokens, spec.text_width), text="Text tokens (1, tokens, width)."),
         ),
         outputs=(OutputPort(name=OUTPUT_NAME, text="Velocity, noise minus data, in the shape of the latents."),),
         description=DESCRIPTION,
-        examples={timestep: torch.full((1,), TIME)},
+        examples={time: time_embedding(times, spec.base_channels).half().float()},
         examples_text=f"time {TIME:g}",
-        # A clip of one frame is an image: the network skips its temporal layers.
-        unused=() if scenario.frames > 1 else ("temporal_layers.",),
+        operations=module.fused_operations(),
+        reference=lambda latent, _sinusoid, tokens: denoiser(latent, times, tokens),
     )

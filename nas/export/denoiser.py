@@ -19,6 +19,7 @@ from nas.core.protocols import Progress, SilentProgress
 from nas.core.schema import to_data, with_schema
 from nas.export.card import model_card
 from nas.export.checks import check_package, require_passed
+from nas.export.chunks import CHUNK_MB, num_chunks, split_package
 from nas.export.component import Component, denoiser_component
 from nas.export.coreml import MINIMUM_OS, convert, save
 from nas.export.metadata import ARCHITECTURE_ENTRY, ExportMetadata, package_entries
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nas.core.scenario import Scenario
+    from nas.export.lowering import Lowering
     from nas.models.unet import VideoUNet
 
 PACKAGE_NAME = "denoiser.mlpackage"
@@ -47,12 +49,15 @@ def export_denoiser(
     scenario: Scenario,
     folder: Path,
     *,
+    lowering: Lowering,
     metadata: ExportMetadata | None = None,
     parity: bool | Literal["quick"] = True,
+    chunks: Literal["auto", 1, 2] = 1,
+    chunk_mb: float = CHUNK_MB,
     complete: Completion | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
-    """Write ``denoiser.mlpackage``, ``model_card.md`` and ``export.json`` into ``folder``.
+    """Write ``denoiser.mlpackage`` or its two parts, ``model_card.md`` and ``export.json`` into ``folder``.
 
     Everything is made in a temporary folder beside it, reloaded and checked, then renamed: a folder that exists is
     replaced by a whole one or left as it was.
@@ -61,15 +66,18 @@ def export_denoiser(
         denoiser: The network; not changed. Other types than float32 and other devices cost a copy.
         scenario: Frames and size; the package has fixed shapes and takes one clip.
         folder: Where to; its parents are made.
+        lowering: The compute unit that the network is rewritten for (``nas.export.lowering``).
         metadata: Author, licence, training and figures for the package and its card.
-        parity: Compute the package and compare its outputs with the network's (``nas.export.parity``); torch's are
+        parity: Compute the packages and compare their outputs with the network's (``nas.export.parity``); torch's are
             kept under ``verification``. ``quick`` makes two passes of four.
+        chunks: Packages to write; ``auto`` is two where one would be larger than ``chunk_mb``.
+        chunk_mb: Million bytes.
         complete: Called when the package has passed, to add files to the folder being made; returns further sections
             of the card.
         progress: Where to say which of ``STEPS`` is under way.
 
     Returns:
-        The record of ``export.json``; ``package`` is relative to ``folder``, ``operations`` leaves constants out, and
+        The record of ``export.json``; ``packages`` are in ``folder``, ``operations`` leaves constants out, and
         ``peak_rss_mb`` is the peak of this process so far.
 
     Raises:
@@ -86,8 +94,8 @@ def export_denoiser(
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        component = denoiser_component(denoiser, scenario)
-        entries = package_entries(denoiser.architecture, scenario, metadata)
+        component = denoiser_component(denoiser, scenario, lowering=lowering)
+        entries = package_entries(denoiser.architecture, scenario, metadata, lowering=lowering)
         _write_package(component, work / PACKAGE_NAME, metadata=metadata, entries=entries, progress=report)
         report.update(3, len(STEPS) - 1, STEPS[3])
         package = read_package(work / PACKAGE_NAME)
@@ -95,20 +103,24 @@ def export_denoiser(
         require_passed(checks, folder / PACKAGE_NAME)
         report.update(4, len(STEPS) - 1, STEPS[4])
         path = work / PACKAGE_NAME
+        packages: tuple[Path, ...] = (path,)
+        if num_chunks(chunks, folder_bytes(path), chunk_mb=chunk_mb) == 2:
+            packages = split_package(path)
         agreement = None
         if parity:
             quick, record = parity == "quick", reference_path(path)
-            agreement = compute_parity(path, component, quick=quick, progress=report, record=record)
+            agreement = compute_parity(packages, component, quick=quick, progress=report, record=record)
             checks += parity_checks(agreement)
             require_passed(checks, folder / PACKAGE_NAME)
         model = ExportedModel(
             architecture=denoiser.architecture,
-            package=PACKAGE_NAME,
-            sha256=sha256_path(work / PACKAGE_NAME),
+            packages=tuple(path.name for path in packages),
+            sha256=tuple(sha256_path(path) for path in packages),
+            lowering=lowering,
             precision="float16",
             minimum_os=MINIMUM_OS,
-            package_bytes=_folder_bytes(work / PACKAGE_NAME),
-            parameters=sum(item.numel() for item in component.used_parameters().values()),
+            package_bytes=sum(map(folder_bytes, packages)),
+            parameters=sum(item.numel() for item in component.module.parameters()),
             operations=tuple(package.operations.items()),
             checks=checks,
             seconds=time.monotonic() - start,
@@ -183,5 +195,6 @@ def _require_space(denoiser: VideoUNet, folder: Path) -> None:
             )
 
 
-def _folder_bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files of a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

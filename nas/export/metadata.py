@@ -56,13 +56,16 @@ class ExportMetadata:
     weight_bits: int = 16
 
 
-def package_entries(architecture: Architecture, scenario: Scenario, metadata: ExportMetadata) -> dict[str, str]:
+def package_entries(
+    architecture: Architecture, scenario: Scenario, metadata: ExportMetadata, *, lowering: str
+) -> dict[str, str]:
     """Return the package's own metadata entries: key and text, choices and scenario as canonical JSON."""
     trained = metadata.trained
     entries = {
         "architecture": architecture.digest,
         "space": architecture.space,
         "choices": canonical_json(dict(architecture.choices)),
+        "lowering": lowering,
         "scenario": canonical_json(to_data(scenario)),
         "versions": canonical_json(tool_versions()),
         "training": f"{trained.stage}, {trained.steps} steps, weights {trained.sha256}" if trained else "untrained",

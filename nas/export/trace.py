@@ -35,6 +35,8 @@ CORE_ML_OPERATIONS = {
     "linear": "linear",
     "scaled_dot_product_attention": "scaled_dot_product_attention",
     "layer_norm": "layer_norm",
+    "instance_norm": "instance_norm",
+    "einsum": "einsum",
 }
 
 
@@ -88,7 +90,7 @@ def inspect_call(component: Component) -> CallFacts:
     counter = _CallCounter()
     with evaluating(component.module), counter:
         outputs = functional_call(component.module, without_memory, empty_inputs(component, "meta"))
-    counts = Counter[str]()
+    counts = Counter(component.operations)
     for function, number in counter.calls.items():
         if function in CORE_ML_OPERATIONS:
             counts[CORE_ML_OPERATIONS[function]] += number

@@ -9,6 +9,7 @@ from nas.core.artefacts import TrainedModel
 from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 from nas.export.denoiser import export_denoiser
+from nas.export.lowering import chosen_lowering
 from nas.export.metadata import ExportMetadata
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
@@ -44,26 +45,31 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     metadata = ExportMetadata(
         trained=trained, cost=member.cost, quality=member.quality, weight_bits=selected.point.weight_bits or 16
     )
+    lowering = chosen_lowering(section.lowering, scenario)
     model = export_denoiser(
         denoiser,
         scenario,
         own,
+        lowering=lowering,
         metadata=metadata,
         parity=section.parity,
+        chunks=section.chunks,
+        chunk_mb=section.chunk_mb,
         complete=bundle_completion(
             section,
             trained=context.path("train", selected.digest),
             backbone=denoiser.spec,
             scenario=scenario,
-            lowering="gpu",
+            lowering=lowering,
             metadata=metadata,
         ),
         progress=progress,
     )
     weights = f"{trained.stage} weights" if trained else "untrained temporal layers"
     passed = sum(check.passed for check in model.checks)
+    names = " and ".join(str(own / name) for name in model.packages)
     return (
-        f"{own / model.package}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
+        f"{names}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
         f"{passed} of {len(model.checks)} checks passed, {model.seconds:.0f} s, peak memory {model.peak_rss_mb:,.0f} MB"
         f"{_scenario_words(selected.point)}"
     )

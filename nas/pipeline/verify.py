@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.core.artefacts import ExportedModel, StructureCheck
 from nas.core.errors import InputError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nas.core.protocols import Progress
     from nas.core.scenario import Scenario
+    from nas.export.lowering import Lowering
     from nas.pipeline.context import Context
 
 
@@ -71,8 +72,9 @@ def _export_checks(context: Context, progress: Progress | None) -> list[Structur
     checks = []
     for file in sorted(context.path("export").glob("*/export.json")):
         body = check_schema(read_json(file), "export", 1, where=str(file))
-        digest = sha256_path(file.parent / body["package"])
-        checks.append(_check(f"{file.parent.name}: package digest", body["sha256"], digest))
+        for name, stored in zip(body["packages"], body["sha256"], strict=True):
+            label = f"{file.parent.name}: digest of {name}"
+            checks.append(_check(label, stored, sha256_path(file.parent / name)))
         computed = _parity_checks(context, body, file, progress) if body.get("parity") is not None else []
         again = {check.name for check in computed}
         recorded = [
@@ -100,20 +102,22 @@ def _parity_checks(
     from nas.pipeline.export import source_network
 
     model = from_data(ExportedModel, body, where=str(file))
-    digest, path = file.parent.name, file.parent / model.package
+    digest, paths = file.parent.name, [file.parent / name for name in model.packages]
     quick = not any(row.reference == AS_STORED for row in model.parity.rows) if model.parity else False
-    recorded = reference_path(path)
+    recorded = reference_path(paths[0])
     least: dict[str, float | None] = {}
     if recorded.is_file():
         reference = read_reference(recorded)
-        require_same_packages(reference, [path], where=recorded)
+        require_same_packages(reference, paths, where=recorded)
         passes = Passes(progress, 1 if quick else 2)
-        report = compare_with_reference([read_program(path)], reference, quick=quick, passes=passes)
+        report = compare_with_reference([read_program(path) for path in paths], reference, quick=quick, passes=passes)
         least = {"min_psnr_db": reference.min_psnr_db}
     else:
         denoiser = exportable(source_network(context, digest, model.architecture)[0])
-        component = denoiser_component(denoiser, _scenario_of(context, digest))
-        report = compute_parity(path, component, quick=quick, progress=progress)
+        component = denoiser_component(
+            denoiser, _scenario_of(context, digest), lowering=cast("Lowering", model.lowering)
+        )
+        report = compute_parity(paths, component, quick=quick, progress=progress)
     return [replace(check, name=f"{digest}: {check.name}") for check in parity_checks(report, **least)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nas.core.artefacts import StructureCheck
 from nas.core.errors import ConfigError, InputError, NasError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.scenario import Scenario
     from nas.export.component import Component
+    from nas.export.lowering import Lowering
     from nas.export.mil.program import Program
     from nas.export.verification import Reference
     from nas.models.unet import VideoUNet
@@ -267,7 +268,14 @@ def source_component(programs: Sequence[Program], network: str) -> Component:
 def _component(denoiser: VideoUNet, metadata: Mapping[str, str], path: Path) -> Component:
     from nas.export.component import denoiser_component
 
-    return denoiser_component(denoiser, _scenario(metadata, path))
+    return denoiser_component(denoiser, _scenario(metadata, path), lowering=_lowering(metadata, path))
+
+
+def _lowering(metadata: Mapping[str, str], path: Path) -> Lowering:
+    lowering = metadata.get(f"{METADATA_PREFIX}lowering")
+    if lowering not in ("neural_engine", "gpu"):
+        raise InputError(f"{path}: its metadata states no lowering", hint="export again")
+    return cast("Lowering", lowering)
 
 
 def _scenario(metadata: Mapping[str, str], path: Path) -> Scenario:

@@ -220,7 +220,12 @@ def export_facts(run: ExportedRun) -> tuple[Fact, ...]:
     passed = sum(check.passed for check in model.checks)
     operations = sum(number for _, number in model.operations)
     return (
-        Fact(label="Package", value=memory(model.package_bytes / 1e6), detail=model.package, origin="measured"),
+        Fact(
+            label="Package",
+            value=memory(model.package_bytes / 1e6),
+            detail=", ".join(model.packages),
+            origin="measured",
+        ),
         Fact(
             label="Format",
             value=model.precision,

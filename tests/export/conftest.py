@@ -15,11 +15,14 @@ from nas.core.cost import BlockCost, CostEstimate, Interval
 from nas.core.evaluation import Quality
 from nas.core.scenario import Scenario
 from nas.export import ExportMetadata, MeasuredFigure, export_denoiser
+from nas.export.component import denoiser_component
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
+    from nas.export.component import Component
+    from nas.export.lowering import Lowering
 
 SCENARIO = Scenario(frames=8, height=32, width=32, denoising_steps=4)
 CONVOLUTIONS_AND_SELF = ("conv1d", "conv3d", "self_attention_1d", "self_attention_3d", "none")
@@ -36,7 +39,7 @@ class Exported:
 
     @property
     def package(self) -> Path:
-        return self.folder / self.model.package
+        return self.folder / self.model.packages[0]
 
 
 def toy_architecture(kinds: tuple[str, ...]) -> Architecture:
@@ -56,6 +59,11 @@ def toy_denoiser(kinds: tuple[str, ...], *, seed: int = 0) -> VideoUNet:
         for parameter in denoiser.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
     return denoiser
+
+
+def component_of(denoiser: VideoUNet, lowering: Lowering = "neural_engine") -> Component:
+    """The denoiser as ``exported`` has it; ``exported_cross`` is for the GPU."""
+    return denoiser_component(denoiser, SCENARIO, lowering=lowering)
 
 
 def full_metadata(denoiser: VideoUNet) -> ExportMetadata:
@@ -90,17 +98,18 @@ def full_metadata(denoiser: VideoUNet) -> ExportMetadata:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Convolutions and self-attention, with full metadata."""
+    """Convolutions and self-attention for the Neural Engine, with full metadata."""
     denoiser = toy_denoiser(CONVOLUTIONS_AND_SELF)
     folder = tmp_path_factory.mktemp("export") / "network"
-    model = export_denoiser(denoiser, SCENARIO, folder, metadata=full_metadata(denoiser))
+    model = export_denoiser(denoiser, SCENARIO, folder, lowering="neural_engine", metadata=full_metadata(denoiser))
     return Exported(denoiser=denoiser, folder=folder, model=model)
 
 
 @pytest.fixture(scope="session")
 def exported_cross(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Cross-attention, freshly built as a new network is, without metadata."""
+    """Cross-attention for the GPU, freshly built as a new network is, without metadata."""
     torch.manual_seed(0)
     denoiser = build_denoiser(search_spaces.get("tiny"), toy_architecture(CROSS))
     folder = tmp_path_factory.mktemp("export") / "network"
-    return Exported(denoiser=denoiser, folder=folder, model=export_denoiser(denoiser, SCENARIO, folder))
+    model = export_denoiser(denoiser, SCENARIO, folder, lowering="gpu")
+    return Exported(denoiser=denoiser, folder=folder, model=model)

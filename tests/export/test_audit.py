@@ -153,10 +153,11 @@ def test_run_is_audited_for_its_own_device(tmp_path: Path) -> None:
     assert audit["packages"][0]["summary"]["home_unit"] == "gpu"
 
 
-def test_whole_network_has_the_arithmetic_of_its_description(exported: Exported) -> None:
-    program = read_program(exported.package)
+def test_whole_network_has_the_arithmetic_of_its_description(exported_cross: Exported) -> None:
+    # That for the GPU: the Neural Engine's sums across frames are not products of matrices.
+    program = read_program(exported_cross.package)
     found = sum(fact.flops for fact in operation_facts(program))
-    described = get("tiny").workload(exported.denoiser.architecture, SCENARIO)
+    described = get("tiny").workload(exported_cross.denoiser.architecture, SCENARIO)
     assert found == pytest.approx(described.flops, rel=0.01)
     assert weight_bytes(program).decompressed == pytest.approx(described.weight_bytes, rel=0.01)
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from nas.core.errors import InputError
-from nas.export.component import denoiser_component
 from nas.export.packaged import PackagedDenoiser
-from tests.export.conftest import SCENARIO
+from tests.export.conftest import component_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def two_clips(exported: Exported) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = [port.shape for port in denoiser_component(exported.denoiser, SCENARIO).inputs]
+    shapes = [port.shape for port in component_of(exported.denoiser).inputs]
     sample, _, text = (torch.randn(2, *shape[1:], generator=generator) for shape in shapes)
     return sample, torch.tensor([900.0, 250.0]), text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from nas.export.component import denoiser_component, example_inputs
+from nas.export.component import example_inputs
 from nas.export.mil import execute, first_difference, read_program
 from nas.export.mil.twin import side_by_side
 from nas.export.package import WEIGHT_FILE
@@ -15,7 +15,7 @@ from nas.export.parity import UNTOUCHED, compute_parity, parity_checks
 from nas.export.trace import trace
 from nas.export.verification import read_reference
 
-from .conftest import SCENARIO, Exported
+from .conftest import Exported, component_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def test_every_temporal_kind_computes_what_its_network_computes(which: str, requ
 
 
 def test_float16_results_can_be_stored_in_float16(exported: Exported) -> None:
-    inputs = example_inputs(denoiser_component(exported.denoiser, SCENARIO))
+    inputs = example_inputs(component_of(exported.denoiser))
     (found,) = execute(read_program(exported.package), inputs, precision="float16").values()
     assert found.equal(found.half().float())
 
@@ -61,10 +61,10 @@ def test_program_needs_the_memory_that_its_weights_take(exported: Exported) -> N
 
 def test_one_altered_weight_is_found_at_its_layer_by_either_way(exported: Exported, tmp_path: Path) -> None:
     path = altered(exported, tmp_path, factor=1e4)
-    report = compute_parity(path, denoiser_component(exported.denoiser, SCENARIO))
+    report = compute_parity(path, component_of(exported.denoiser))
     failed = [check for check in parity_checks(report) if not check.passed]
     assert f"of layer {LAYER} (" in failed[0].found
-    inputs = example_inputs(denoiser_component(exported.denoiser, SCENARIO))
+    inputs = example_inputs(component_of(exported.denoiser))
     between = first_difference(read_program(exported.package), read_program(path), inputs)
     assert between is not None
     assert report.first_apart is not None
@@ -72,10 +72,10 @@ def test_one_altered_weight_is_found_at_its_layer_by_either_way(exported: Export
 
 
 def test_layers_of_graph_and_program_are_matched_one_for_one(exported: Exported) -> None:
-    component = denoiser_component(exported.denoiser, SCENARIO)
+    component = component_of(exported.denoiser)
     compared = side_by_side([read_program(exported.package)], trace(component), example_inputs(component))
     operations = dict(exported.model.operations)
-    kinds = ("conv", "linear", "layer_norm", "scaled_dot_product_attention", "batch_norm", "gelu")
+    kinds = ("conv", "einsum", "softmax", "silu", "gelu")
     assert len(compared.layers) == sum(operations[kind] for kind in kinds)
     assert compared.apart(1e-4) == ()
 
@@ -89,7 +89,7 @@ def test_values_that_are_no_numbers_never_pass(exported: Exported) -> None:
 
 def test_weight_altered_too_little_for_the_outputs_is_named_layer_by_layer(exported: Exported, tmp_path: Path) -> None:
     path = altered(exported, tmp_path, factor=1.02)
-    component = denoiser_component(exported.denoiser, SCENARIO)
+    component = component_of(exported.denoiser)
     compared = side_by_side([read_program(path)], trace(component), example_inputs(component))
     assert [item.layer for item in compared.apart(1e-3)] == [LAYER]
 
@@ -102,7 +102,7 @@ def test_quick_parity_makes_one_pass_of_each_and_the_psnr_decides(exported: Expo
             passes.append(f"{done}/{total} {message}")
 
     record = tmp_path / "denoiser.safetensors"
-    component = denoiser_component(exported.denoiser, SCENARIO)
+    component = component_of(exported.denoiser)
     report = compute_parity(exported.package, component, quick=True, progress=Said(), record=record)
     assert [(row.precision, row.reference) for row in report.rows] == [("float32", UNTOUCHED)]
     assert [check.expected for check in parity_checks(report)] == ["PSNR at least 60 dB"]

@@ -77,7 +77,7 @@ def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lowering="gpu",
         metadata=ExportMetadata(),
     )
-    export_denoiser(denoiser, SCENARIO, folder, parity=False, complete=complete)
+    export_denoiser(denoiser, SCENARIO, folder, lowering="gpu", parity=False, complete=complete)
     return folder
 
 

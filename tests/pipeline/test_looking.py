@@ -144,7 +144,12 @@ def write_export(context: Context, *, passed: bool) -> None:
         (folder / "abc").mkdir()
         (folder / "abc" / "package").write_text("weights")
         check = {"name": "runs", "expected": "yes", "found": "yes" if passed else "no", "passed": passed}
-        body = {"schema": "nas/export/1", "package": "package", "sha256": sha256_text("weights"), "checks": [check]}
+        body = {
+            "schema": "nas/export/1",
+            "packages": ["package"],
+            "sha256": [sha256_text("weights")],
+            "checks": [check],
+        }
         (folder / "abc" / "export.json").write_text(json.dumps(body))
 
 

@@ -212,8 +212,9 @@ def canonical(record: dict[str, Any]) -> str:
 def write_export(run_dir: Path, chosen: Evaluation) -> None:
     model = ExportedModel(
         architecture=chosen.architecture,
-        package=f"export/{chosen.architecture.digest}/denoiser.mlpackage",
-        sha256="ab" * 32,
+        packages=("denoiser.mlpackage",),
+        sha256=("ab" * 32,),
+        lowering="gpu",
         precision="float16",
         minimum_os="iOS18",
         package_bytes=1_810_000,

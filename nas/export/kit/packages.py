@@ -73,7 +73,7 @@ def network_component(space: TemporalSpace, architecture: Architecture, scenario
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHT_SEED)
         denoiser = build_denoiser(space, architecture).eval()
-    return denoiser_component(denoiser, scenario)
+    return denoiser_component(denoiser, scenario, lowering="gpu")
 
 
 def write_package(component: Component, path: Path, work: Path) -> WrittenPackage:
@@ -103,7 +103,7 @@ def write_package(component: Component, path: Path, work: Path) -> WrittenPackag
         sha256=sha256_path(saved),
         package_bytes=sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()),
         specification=package.specification,
-        parameters=sum(item.numel() for item in component.used_parameters().values()),
+        parameters=sum(item.numel() for item in component.module.parameters()),
         inputs=tuple((port.name, port.shape, port.dtype) for port in package.inputs),
     )
     if path.exists():
