@@ -102,8 +102,8 @@ def test_card_of_an_untrained_network_says_so(exported_cross: Exported) -> None:
     assert "None recorded." in card
 
 
-def test_nothing_but_the_three_files_is_left(exported: Exported) -> None:
-    assert names(exported.folder) == ["denoiser.mlpackage", "export.json", "model_card.md"]
+def test_nothing_but_what_belongs_there_is_left(exported: Exported) -> None:
+    assert names(exported.folder) == ["denoiser.mlpackage", "export.json", "model_card.md", "verification"]
     assert names(exported.package) == ["Data", "Manifest.json"]
     assert names(exported.folder.parent) == ["network"]
 
@@ -180,7 +180,7 @@ def test_new_export_replaces_the_old_folder_whole(
     folder = tmp_path / "network"
     (folder / "leftover").mkdir(parents=True)
     model = export_denoiser(exported.denoiser, SCENARIO, folder, lowering="neural_engine")
-    assert names(folder) == ["denoiser.mlpackage", "export.json", "model_card.md"]
+    assert names(folder) == ["denoiser.mlpackage", "export.json", "model_card.md", "verification"]
     assert names(tmp_path) == ["network"]
     assert model.sha256 == exported.model.sha256
 

@@ -1,20 +1,21 @@
 """The GPU's form: the network as it was trained, with every attention in one call over a batch of one.
 
 GEGLU is two projections here too, because the tensor of both is where the memory of a UNet of this kind peaks.
+
+diffusers is imported inside a function: only its classes are compared, none is extended.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from nas.export.lowering.network import sharing_copy
 
 if TYPE_CHECKING:
     from diffusers.models.activations import GEGLU
+    from diffusers.models.attention_processor import Attention
 
     from nas.export.lowering.network import Rewriting
 
@@ -126,6 +127,9 @@ def _rows(layer: nn.Linear, rows: slice) -> nn.Linear:
 
 
 def _rewritten(module: nn.Module) -> nn.Module:
+    from diffusers.models.attention import FeedForward
+    from diffusers.models.attention_processor import Attention
+
     copied = sharing_copy(module)
     for part in list(copied.modules()):
         if isinstance(part, Attention):
