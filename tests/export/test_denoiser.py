@@ -225,8 +225,8 @@ def test_damaged_model_file_is_refused(exported: Exported, tmp_path: Path) -> No
         read_package(path)
 
 
-def test_model_that_is_no_ml_program_is_refused(tmp_path: Path) -> None:
-    (tmp_path / MODEL_FILE).parent.mkdir(parents=True)
-    (tmp_path / MODEL_FILE).write_bytes(b"")
-    with pytest.raises(InputError, match="needs an ML Program"):
-        read_package(tmp_path)
+def test_model_that_is_no_ml_program_is_refused(exported: Exported, tmp_path: Path) -> None:
+    path = copy_of(exported, tmp_path)
+    (path / MODEL_FILE).write_bytes(b"")
+    with pytest.raises(InputError, match="holds no model of a known kind"):
+        read_package(path)

@@ -75,7 +75,7 @@ def test_layers_of_graph_and_program_are_matched_one_for_one(exported: Exported)
     component = component_of(exported.denoiser)
     compared = side_by_side([read_program(exported.package)], trace(component), example_inputs(component))
     operations = dict(exported.model.operations)
-    kinds = ("conv", "einsum", "softmax", "silu", "gelu")
+    kinds = ("conv", "einsum", "softmax", "silu", "gelu", "instance_norm")
     assert len(compared.layers) == sum(operations[kind] for kind in kinds)
     assert compared.apart(1e-4) == ()
 
