@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.func import functional_call
@@ -48,9 +48,11 @@ from search_spaces.operators import sample
 
 if TYPE_CHECKING:
     from nas.export.component import Component
+    from nas.export.lowering import Lowering
 
 MIDDLE = Scenario(frames=4, height=256, width=256, denoising_steps=4)
 LIMITS = {"float32": 1e-3, "float16": 1e-2}
+FORMS = ("gpu", "neural_engine")
 MAX_TIME_RATIO, REPEATS = 3.0, 2
 
 
@@ -92,7 +94,8 @@ def main() -> None:
 
 def names(count: int, *, full: bool) -> list[str]:
     """Return the networks: random ones of each space alternating, the others, and those that are timed."""
-    drawn = [name for seed in range(count) for name in (f"tiny {seed}", f"snapgen_v narrow {seed}")]
+    forms = [FORMS[seed % 2] for seed in range(count)]
+    drawn = [f"{space}, {form} {seed}" for seed, form in enumerate(forms) for space in ("tiny", "snapgen_v narrow")]
     return [*OTHERS, "timed middle", *drawn, *(["timed full"] if full else [])]
 
 
@@ -100,9 +103,9 @@ def component_of(name: str) -> tuple[Component, tuple[str, ...]]:
     """Build a network by its name; also its temporal kinds."""
     if name in OTHERS:
         return other_component(name), ()
-    kind, _, seed = name.rpartition(" ")
-    space, scenario = (search_spaces.get("tiny"), TOY) if kind == "tiny" else (narrow_space(), NARROW)
-    return random_component(space, scenario, int(seed))
+    space_name, form, seed = name.replace(",", "").rsplit(" ", 2)
+    space, scenario = (search_spaces.get("tiny"), TOY) if space_name == "tiny" else (narrow_space(), NARROW)
+    return random_component(space, scenario, int(seed), lowering=cast("Lowering", form))
 
 
 def error_row(name: str) -> dict[str, Any]:
@@ -227,8 +230,8 @@ def markdown(result: dict[str, Any]) -> str:
         "float16.",
         "Maximum relative error: largest absolute difference of an output over the largest absolute value of torch's;",
         f"limits {LIMITS['float32']:g} in float32 and {LIMITS['float16']:g} in float16. Random architectures and",
-        "weights, seeds 0, 1, ...; `snapgen_v narrow` is `snapgen_v` with a tenth of every width, the same slots and",
-        "kinds.",
+        "weights, seeds 0, 1, ..., exported in turn in the form for the GPU and for the Neural Engine;",
+        "`snapgen_v narrow` is `snapgen_v` with a tenth of every width, the same slots and kinds.",
         "",
         "| networks | count | parameters | worst float32 | worst float16 | median float16 | within the limits |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -18,6 +18,7 @@ from search_spaces.operators import sample
 from search_spaces.temporal import TemporalSpace
 
 if TYPE_CHECKING:
+    from nas.export.lowering import Lowering
     from search_spaces.backbone import BackboneSpec
 
 TOY = Scenario(frames=8, height=32, width=32, denoising_steps=4)
@@ -213,10 +214,12 @@ def narrow_space(divisor: int = 10) -> TemporalSpace:
     )
 
 
-def random_component(space: TemporalSpace, scenario: Scenario, seed: int) -> tuple[Component, tuple[str, ...]]:
-    """Return a random network of a space, with random weights, and its temporal kinds."""
+def random_component(
+    space: TemporalSpace, scenario: Scenario, seed: int, *, lowering: Lowering = "gpu"
+) -> tuple[Component, tuple[str, ...]]:
+    """Return a random network of a space in one of its forms, with random weights, and its temporal kinds."""
     architecture = sample(space, Random(seed))
     torch.manual_seed(seed)
     denoiser = trained(build_denoiser(space, architecture))
     kinds = sorted({str(value) for name, value in dict(architecture.choices).items() if name.endswith(".kind")})
-    return denoiser_component(denoiser, scenario, lowering="gpu"), tuple(kinds)
+    return denoiser_component(denoiser, scenario, lowering=lowering), tuple(kinds)
