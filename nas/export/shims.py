@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TORCH_OPS = "coremltools.converters.mil.frontend.torch.ops"
 PASSES = "coremltools.converters.mil.mil.passes.pass_pipeline"
+COMPRESSION_PASSES = "coremltools.optimize.coreml._quantization_passes"
 # Said at every import or conversion on Linux, and nothing a user could act on.
 NOISE = re.compile(
     r"Failed to load _ML\w+Proxy|has not been tested with coremltools|scikit-learn version .* is not supported"
@@ -56,6 +57,7 @@ def repaired_coremltools() -> Iterator[ModuleType]:
         torch_ops, passes = import_module(TORCH_OPS), import_module(PASSES)
         stack.enter_context(_replaced(torch_ops, "_tqdm", _no_bar))
         stack.enter_context(_replaced(passes, "tqdm", _no_bar))
+        stack.enter_context(_replaced(import_module(COMPRESSION_PASSES), "tqdm", _no_bar))
         if needs_cast_repair():
             stack.enter_context(_replaced(torch_ops, "_cast", _repaired_cast(torch_ops)))
         yield coremltools

@@ -133,15 +133,31 @@ class Constant:
 def unpack_bits(data: Array, *, bits: int, count: int, signed: bool = False) -> Array:
     """Return ``count`` numbers of ``bits`` bits each, packed from the lowest bit of the first byte on.
 
+    Raises:
+        ValueError: There are fewer bytes than that.
+
     Source:
         Order of bits: coremltools' description of ``constexpr_lut_to_dense`` (iOS 16).
     """
-    flat = np.unpackbits(np.ascontiguousarray(data).view(np.uint8), bitorder="little", count=count * bits)
-    weights = (1 << np.arange(bits)).astype(np.uint8)
-    numbers: Array = (flat.reshape(count, bits) * weights).sum(axis=1, dtype=np.uint8)
+    packed = np.ascontiguousarray(data).view(np.uint8)
+    if 8 * len(packed) < bits * count:
+        raise ValueError(f"{len(packed)} bytes hold fewer than {count} numbers of {bits} bits")
+    # Numbers of 3 and 6 bits come round to a byte's edge every 3 bytes, all others every byte.
+    word, kind = (3, np.uint32) if 8 % bits else (1, np.uint8)
+    whole = np.zeros(-(-len(packed) // word) * word, dtype=np.uint8)
+    whole[: len(packed)] = packed
+    words = np.zeros(len(whole) // word, dtype=kind)
+    for place in range(word):
+        words |= whole[place::word].astype(kind) << (8 * place)
+    each = 8 * word // bits
+    numbers = np.empty((len(words), each), dtype=np.uint8)
+    for place in range(each):
+        numbers[:, place] = (words >> (bits * place)) & ((1 << bits) - 1)
+    found: Array = numbers.reshape(-1)[:count]
     if signed:
-        numbers = ((numbers.astype(np.int16) ^ (1 << (bits - 1))) - (1 << (bits - 1))).astype(np.int8)
-    return numbers
+        sign = np.uint8(1 << (bits - 1))
+        found = ((found ^ sign) - sign).view(np.int8)
+    return found
 
 
 def read_blob(weights: Array, at: int, kind: TensorType, *, file: Path) -> Constant:

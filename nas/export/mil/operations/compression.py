@@ -36,7 +36,7 @@ def _lut_to_dense(inputs: Inputs) -> Tensor:
     shape = inputs.stated(inputs.integers("shape"))  # iOS 16: one table, packed indices
     packed = indices.to(torch.uint8).numpy()
     numbers = unpack_bits(packed, bits=int(math.log2(lut.numel())), count=math.prod(shape))
-    return lut[torch.from_numpy(numbers).long()].reshape(shape)
+    return lut.index_select(0, torch.from_numpy(numbers).int()).reshape(shape)
 
 
 @kernel("constexpr_sparse_to_dense")
@@ -97,33 +97,45 @@ def _along(vector: Tensor, data: Tensor, axis: int) -> Tensor:
 
 
 def _dense(mask: Tensor, values: Tensor) -> Tensor:
-    dense = torch.zeros(mask.shape, dtype=values.dtype)
-    dense[mask != 0] = values
-    return dense
+    kept = mask != 0
+    if int(kept.sum()) != values.numel():
+        raise ValueError(f"the mask keeps {int(kept.sum())} values, given are {values.numel()}")
+    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter_(kept, values)
 
 
 def _shifted(data: Tensor, inputs: Inputs) -> Tensor:
-    scale = _repeated(inputs.tensor("scale"), data)
-    offset = inputs.optional("offset")
-    return scale * (data if offset is None else data - _repeated(offset, data))
-
-
-def _repeated(blocks: Tensor, data: Tensor) -> Tensor:
-    """Return one value per block as one per element; the block's size is the ratio of the shapes."""
-    for axis, (size, count) in enumerate(zip(data.shape, blocks.shape, strict=True)):
-        blocks = blocks.repeat_interleave(size // count, dim=axis) if 1 < count < size else blocks
-    return blocks
+    """Scale blocks of ``data``; a block's size is the ratio of the shapes of ``data`` and ``scale``."""
+    scale, offset = inputs.tensor("scale"), inputs.optional("offset")
+    if any(size % count for size, count in zip(data.shape, scale.shape, strict=True)):
+        raise ValueError(f"scales of {tuple(scale.shape)} do not divide data of {tuple(data.shape)}")
+    pairs = [(count, size // count) for size, count in zip(data.shape, scale.shape, strict=True)]
+    blocks = data.reshape([length for pair in pairs for length in pair])
+    once = [length for count, _ in pairs for length in (count, 1)]
+    if offset is not None:
+        blocks = blocks - offset.reshape(once)
+    return (blocks * scale.reshape(once)).reshape(data.shape)
 
 
 def _looked_up(indices: Tensor, lut: Tensor, inputs: Inputs) -> Tensor:
     """Return table entries: ``lut`` is (groups along each axis of ``indices``..., entries, vector)."""
     groups, (entries, vector) = lut.shape[:-2], lut.shape[-2:]
-    table = torch.zeros((), dtype=torch.long)
-    for axis, (size, count) in enumerate(zip(indices.shape, groups, strict=True)):
-        shape = [1] * indices.ndim
-        shape[axis] = size
-        table = table * count + (torch.arange(size) // (size // count)).reshape(shape)
-    found = lut.reshape(-1, vector)[table * entries + indices.long()]  # (indices..., vector)
+    grouped = [axis for axis, count in enumerate(groups) if count > 1]
+    if len(groups) != indices.ndim or any(size % count for size, count in zip(indices.shape, groups, strict=True)):
+        raise ValueError(f"tables of {tuple(lut.shape)} do not divide indices of {tuple(indices.shape)}")
+    if len(grouped) > 1:  # tables along several axes: one axis after the other
+        axis = grouped[0]
+        pairs = zip(indices.split(indices.shape[axis] // groups[axis], dim=axis), lut.split(1, dim=axis), strict=True)
+        return torch.cat([_looked_up(part, tables, inputs) for part, tables in pairs], dim=axis)
+    axis = grouped[0] if grouped else 0
+    tables = lut.reshape(-1, entries, vector)
+    parts = indices.split(indices.shape[axis] // len(tables), dim=axis) if indices.numel() else (indices,)
+    found = torch.cat(
+        [
+            table.index_select(0, part.reshape(-1)).reshape(*part.shape, vector)
+            for table, part in zip(tables, parts, strict=True)
+        ],
+        dim=axis,
+    )  # (indices..., vector)
     if vector == 1:
         return found.squeeze(-1)
     axis = inputs.integer("vector_axis") % indices.ndim
