@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sample": ("nas.cli.sample:sample", "Write clips of a trained network as MP4 or GIF."),
     "vbench": ("nas.cli.sample:vbench", "Write a network's videos for VBench and let it score them."),
     "export": ("nas.cli.stages:export", "Write and check the Core ML package."),
+    "compress": ("nas.cli.compress:compress", "Compress a Core ML package; mixed plans by measured error."),
     "closed-loop": ("nas.cli.stages:closed_loop", "Measure the front's own networks against their prediction."),
     "report": ("nas.cli.stages:report", "Write one self-contained HTML page."),
     "audit": ("nas.cli.audit:audit", "Say where each operation of a package can run on a phone."),

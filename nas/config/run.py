@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from nas.config.budget import BudgetSection, DeviceLimits
+from nas.config.compression import CompressionSection
 from nas.config.document import Document, apply_overrides, read_document
 from nas.config.phases import PhasesSection
 from nas.config.quality import Quality
@@ -157,7 +158,7 @@ class ExportSection(Section):
     the package in float32, the network as trained). ``pipeline`` is a local diffusers folder whose text encoder,
     tokenizer and VAE go into the bundle beside the denoiser; a network that was trained with encoders of its own takes
     those. ``decoder_frames`` is how many frames one call of the decoder makes. ``coreai`` also writes the denoiser as
-    an ``.aimodel`` and lets Apple's own interpreter compute it.
+    an ``.aimodel`` and lets Apple's own interpreter compute it. ``compression`` is what becomes of the weights.
     """
 
     minimum_os: Literal["ios18"] = "ios18"
@@ -169,6 +170,7 @@ class ExportSection(Section):
     pipeline: str | None = None
     decoder_frames: Count = 1
     coreai: bool = False
+    compression: CompressionSection = CompressionSection()
 
 
 class ClosedLoopSection(Section):
