@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from nas.export.mil import Program
 
 
-def unsaved_model(shapes: Mapping[str, tuple[int, ...]], build: Callable[..., Any], *, dtype: type = np.float32) -> Any:
+def unsaved_model(
+    shapes: Mapping[str, tuple[int, ...]], build: Callable[..., Any], *, dtype: type = np.float32, target: str = "iOS18"
+) -> Any:
     """Return what ``build(mb, **inputs)`` makes as an unsaved model; no pass folds, fuses or renames anything."""
     ct = load_coremltools()
     from coremltools.converters.mil import Builder as mb
@@ -25,7 +27,8 @@ def unsaved_model(shapes: Mapping[str, tuple[int, ...]], build: Callable[..., An
     kind = types.numpy_type_to_builtin_type(dtype)
     program = Program()
     with Function(
-        {name: mb.placeholder(shape=shape, dtype=kind) for name, shape in shapes.items()}, opset_version=ct.target.iOS18
+        {name: mb.placeholder(shape=shape, dtype=kind) for name, shape in shapes.items()},
+        opset_version=ct.target[target],
     ) as function:
         outputs = build(mb, **function.inputs)
         function.set_outputs(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
@@ -33,7 +36,7 @@ def unsaved_model(shapes: Mapping[str, tuple[int, ...]], build: Callable[..., An
     return ct.convert(
         program,
         convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
+        minimum_deployment_target=ct.target[target],
         compute_precision=ct.precision.FLOAT32,
         pass_pipeline=ct.PassPipeline.EMPTY,
         skip_model_load=True,
