@@ -121,7 +121,8 @@ class _Sorted:
         halves, centre = self.stretches(np.stack([bounds[:-1], middles, bounds[1:]], axis=1).reshape(-1))
         left, right = slice(0, None, 3), slice(1, None, 3)
         gains = _between(halves[left], halves[right], centre[left], centre[right])
-        pairs, touched = [], np.zeros(len(centres), dtype=bool)
+        pairs: list[int] = []
+        touched = np.zeros(len(centres), dtype=bool)
         for pair in np.argsort(costs, kind="stable")[: 3 * number]:
             if len(pairs) < number and not touched[pair : pair + 2].any():
                 pairs.append(pair)

@@ -143,12 +143,13 @@ def unpack_bits(data: Array, *, bits: int, count: int, signed: bool = False) -> 
     if 8 * len(packed) < bits * count:
         raise ValueError(f"{len(packed)} bytes hold fewer than {count} numbers of {bits} bits")
     # Numbers of 3 and 6 bits come round to a byte's edge every 3 bytes, all others every byte.
-    word, kind = (3, np.uint32) if 8 % bits else (1, np.uint8)
+    word: int = 3 if 8 % bits else 1
+    kind: type[np.unsignedinteger[Any]] = np.uint32 if 8 % bits else np.uint8
     whole = np.zeros(-(-len(packed) // word) * word, dtype=np.uint8)
     whole[: len(packed)] = packed
-    words = np.zeros(len(whole) // word, dtype=kind)
+    words: Array = np.zeros(len(whole) // word, dtype=kind)
     for place in range(word):
-        words |= whole[place::word].astype(kind) << (8 * place)
+        words |= whole[place::word].astype(kind) << kind(8 * place)
     each = 8 * word // bits
     numbers = np.empty((len(words), each), dtype=np.uint8)
     for place in range(each):
