@@ -33,7 +33,7 @@ _TYPES = ("palettize", "linear", "sparse", "mixed")
     help="Whether a mixed plan measures how much of each layer's error reaches the outputs.",
 )
 @click.option("--min-psnr-db", type=float, help="Refuse a package less exact than this.")
-@click.option("--inputs", metavar="FILE", help="Recorded inputs and outputs (safetensors); noise without.")
+@click.option("--inputs", metavar="FILE", help="Recorded inputs, safetensors; default: the export's own, else noise.")
 @click.option("--cache", metavar="DIR", help="Where fitted tables and errors are kept; default: beside OUT.")
 @output_options
 def compress(

@@ -41,6 +41,8 @@ CARD_NAME = "model_card.md"
 RECORD_NAME = "export.json"
 # Gets the folder that is being made, what the denoiser was exported from, and its record.
 Completion = Callable[[Path, Component, ExportedModel], str]
+# Gets the package that has passed and replaces it by a compressed one; returns a section of the card.
+Compression = Callable[[Path], str]
 STEPS = ("trace", "convert", "save", "check", "compute", "done")
 
 
@@ -54,6 +56,7 @@ def export_denoiser(
     parity: bool | Literal["quick"] = True,
     chunks: Literal["auto", 1, 2] = 1,
     chunk_mb: float = CHUNK_MB,
+    compress: Compression | None = None,
     complete: Completion | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
@@ -72,6 +75,7 @@ def export_denoiser(
             kept under ``verification``. ``quick`` makes two passes of four.
         chunks: Packages to write; ``auto`` is two where one would be larger than ``chunk_mb``.
         chunk_mb: Million bytes.
+        compress: Called when the float16 package has passed, to put a compressed one in its place.
         complete: Called when the package has passed, to add files to the folder being made; returns further sections
             of the card.
         progress: Where to say which of ``STEPS`` is under way.
@@ -112,6 +116,7 @@ def export_denoiser(
             agreement = compute_parity(packages, component, quick=quick, progress=report, record=record)
             checks += parity_checks(agreement)
             require_passed(checks, folder / PACKAGE_NAME)
+        section = compress(work / PACKAGE_NAME) if compress is not None else ""
         model = ExportedModel(
             architecture=denoiser.architecture,
             packages=tuple(path.name for path in packages),
@@ -129,6 +134,7 @@ def export_denoiser(
         )
         card = model_card(model, package, scenario, metadata, component=component)
         write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
+        card += section
         if complete is not None:
             card += complete(work, component, model)
         write_text_atomically(work / CARD_NAME, card)

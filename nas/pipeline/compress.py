@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError
@@ -9,7 +12,7 @@ from nas.core.files import write_json
 from nas.core.schema import from_data, to_data, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from nas.config.compression import CompressionSection
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA = "compression", 1
 RECORD_NAME = "compression.json"
 CACHE_NAME = ".compression-cache"
+# What a compressed package may lose when it is verified again, on another machine's arithmetic.
+PSNR_MARGIN_DB = 1.0
 
 
 def compress_file(
@@ -37,7 +42,7 @@ def compress_file(
         package: A float16 package.
         output: Where to; must not exist, nor may its record.
         settings: Fields of ``CompressionSettings``.
-        inputs: Recorded inputs and outputs; ``None`` for noise.
+        inputs: Recorded inputs and outputs; when None those that an export left beside ``package``, else noise.
         cache: What is kept for another run; ``.compression-cache`` beside ``output`` when None.
         progress: Told of every layer.
 
@@ -49,6 +54,7 @@ def compress_file(
     """
     from nas.export.compression import CompressionSettings, check_settings, compress_package, read_inputs, require_new
     from nas.export.mil import read_program
+    from nas.export.verification import reference_path
 
     chosen = from_data(CompressionSettings, dict(settings), where="settings")
     check_settings(chosen)
@@ -56,7 +62,9 @@ def compress_file(
     record_path = output.with_suffix(".compression.json")
     if record_path.exists():
         raise ConfigError(f"{record_path}: exists already and is not overwritten", hint="give another --output")
-    recorded = read_inputs(inputs, read_program(package)) if inputs else None
+    beside = reference_path(package)
+    given = inputs or (beside if beside.is_file() else None)
+    recorded = read_inputs(given, read_program(package)) if given else None
     record = compress_package(
         package, output, chosen, recorded=recorded, cache=cache or output.parent / CACHE_NAME, progress=progress
     )
@@ -91,6 +99,88 @@ def settings_of(section: CompressionSection, weights: WeightsSection | None) -> 
     settings = CompressionSettings(**found, weight_threshold=section.weight_threshold, min_psnr_db=section.min_psnr_db)
     check_settings(settings)
     return settings
+
+
+def compression_of(
+    section: CompressionSection, weights: WeightsSection | None, *, cache: Path, progress: Progress | None = None
+) -> Callable[[Path], str] | None:
+    """Return what puts a compressed package in the place of a float16 one; None where it stays in float16.
+
+    It writes ``compression.json`` beside the package and returns a section of the model card. Where the export recorded
+    inputs and PyTorch's outputs (``verification``), errors are also against those.
+
+    Args:
+        section: ``export.compression``.
+        weights: Bits and form that the cost is of.
+        cache: What is kept for another run.
+        progress: Told of every layer.
+
+    Raises:
+        ConfigError: ``auto`` meets weights that Core ML has no form for.
+    """
+    settings = settings_of(section, weights)
+    if settings is None:
+        return None
+
+    def compress(package: Path) -> str:
+        from nas.export.compression import compress_package, read_inputs
+        from nas.export.mil import read_program
+        from nas.export.verification import reference_path
+
+        recorded = reference_path(package)
+        target = package.with_name(f"{package.stem}-small.mlpackage")
+        record = compress_package(
+            package,
+            target,
+            settings,
+            recorded=read_inputs(recorded, read_program(package)) if recorded.is_file() else None,
+            cache=cache,
+            progress=progress,
+        )
+        shutil.rmtree(package)
+        target.rename(package)
+        write_record(package.parent / RECORD_NAME, record)
+        if recorded.is_file():
+            _bind_reference(recorded, record)
+        return card_section(record)
+
+    return compress
+
+
+def _bind_reference(path: Path, record: CompressionRecord) -> None:
+    """Bind recorded outputs to the compressed package: it may be as far from them as it is, and no farther."""
+    from nas.export.verification import read_reference, write_reference
+
+    found = [row.psnr_db for row in record.errors if row.precision == "float32" and row.psnr_db is not None]
+    write_reference(
+        path,
+        replace(
+            read_reference(path),
+            packages=(record.sha256,),
+            stored={},
+            min_psnr_db=min(found) - PSNR_MARGIN_DB if found else None,
+        ),
+    )
+
+
+def card_section(record: CompressionRecord) -> str:
+    """Return what the model card says of a compressed package."""
+    forms = Counter(layer.form for layer in record.layers)
+    lines = [
+        "## Compression",
+        f"{record.source_bytes / 1e6:,.2f} MB in float16, {record.package_bytes / 1e6:,.2f} MB as it is: "
+        f"{', '.join(f'{count} weights {form}' for form, count in forms.most_common())}. `{RECORD_NAME}` has every "
+        "layer. The checks above are of the float16 package before compression.",
+        "| output | computed in | against | PSNR | relative RMS | largest relative |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| {row.output} | {row.precision} | {row.reference} | "
+            f"{'no difference' if row.psnr_db is None else f'{row.psnr_db:.1f} dB'} | {row.relative_rms:.1e} | "
+            f"{row.max_relative:.1e} |"
+            for row in record.errors
+        ),
+    ]
+    return "\n" + "\n\n".join(lines) + "\n"
 
 
 # Input channels that share a step of blockwise weights: coremltools' default, and what package_size reckons with.

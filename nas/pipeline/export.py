@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.artefacts import TrainedModel
+from nas.core.errors import ConfigError
 from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 from nas.export.denoiser import export_denoiser
@@ -16,6 +17,7 @@ from nas.models.unet import VideoUNet
 from nas.models.weights import WeightReport, load_image_weights
 from nas.pipeline.bundle import bundle_completion
 from nas.pipeline.choice import chosen
+from nas.pipeline.compress import CACHE_NAME, compression_of
 from nas.pipeline.context import present
 from nas.runs.front import read_front
 
@@ -32,6 +34,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     Raises:
         CheckpointError: The trained weights or the image weights cannot be read.
         UnavailableError: coremltools is missing or the disk is full.
+        ConfigError: Two packages are asked for and compression as well.
         VerificationError: A check of the package failed.
     """
     front = read_front(context.path("search", "front.json"))
@@ -42,8 +45,21 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     if source is not None:
         write_json(folder / "image_weights.json", with_schema("image_weights", 1, to_data(source)))
     section, scenario = present(context.config.export, "export"), selected.context.scenario
+    compress = compression_of(
+        section.compression,
+        selected.context.config.device.weights,
+        cache=folder / CACHE_NAME,
+        progress=progress,
+    )
+    if compress is not None and section.chunks == 2:
+        raise ConfigError(
+            "export.chunks: two packages cannot be compressed, say 1 or auto, or export.compression {type: none}"
+        )
     metadata = ExportMetadata(
-        trained=trained, cost=member.cost, quality=member.quality, weight_bits=selected.point.weight_bits or 16
+        trained=trained,
+        cost=member.cost,
+        quality=member.quality,
+        weight_bits=16 if compress else selected.point.weight_bits or 16,
     )
     lowering = chosen_lowering(section.lowering, scenario)
     model = export_denoiser(
@@ -53,8 +69,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         lowering=lowering,
         metadata=metadata,
         parity=section.parity,
-        chunks=section.chunks,
+        chunks=1 if compress is not None and section.chunks == "auto" else section.chunks,
         chunk_mb=section.chunk_mb,
+        compress=compress,
         complete=bundle_completion(
             section,
             trained=context.path("train", selected.digest),
@@ -71,16 +88,18 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     return (
         f"{names}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
         f"{passed} of {len(model.checks)} checks passed, {model.seconds:.0f} s, peak memory {model.peak_rss_mb:,.0f} MB"
-        f"{_scenario_words(selected.point)}"
+        f"{_scenario_words(selected.point, compressed=compress is not None)}"
     )
 
 
-def _scenario_words(point: ScenarioPoint) -> str:
+def _scenario_words(point: ScenarioPoint, *, compressed: bool) -> str:
     """Say for which scenario the package is, and what of it this stage does not do."""
     if not point.text:
         return ""
     bits = point.weight_bits or 16
-    left = f"; its weights have 16 bits: compress it to {bits} with coremltools.optimize" if bits < 16 else ""
+    left = (
+        f"; its weights have 16 bits: compress it to {bits} with nas compress" if bits < 16 and not compressed else ""
+    )
     return f"\n  for {point.text}{left}"
 
 

@@ -47,10 +47,10 @@ def scenario_warnings(config: RunConfig) -> list[str]:
         for name in section.names()
         if name not in _judged(config)[-1] and getattr(section.worth, name) is None
     ]
-    if config.export is not None and section.weight_bits:
+    if config.export is not None and section.weight_bits and config.export.compression.type != "auto":
         found.append(
-            f"{_PATH}.weight_bits: the export stage writes 16-bit weights whatever the search chooses; compress the "
-            "package with coremltools.optimize to the chosen bits before you hold it against its predicted cost"
+            f"{_PATH}.weight_bits: the export stage compresses as export.compression says, whatever the search "
+            "chooses; say type: auto there for a package of the bits that its predicted cost is of"
         )
     decoder = config.phases.decoder.type if config.phases else "none"
     if decoder == "stated" and (section.frames or section.size):

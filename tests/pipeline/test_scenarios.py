@@ -193,11 +193,13 @@ def test_an_empty_section_is_refused(tmp_path: Path) -> None:
 
 def test_what_nobody_judges_and_nobody_states_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text(RUN.replace("frames: [0, 2], ", "") + "export: {}\n")
+    path.write_text(RUN.replace("frames: [0, 2], ", "") + "export: {compression: {type: none}}\n")
     warnings = scenario_warnings(load_run(path))
     assert len(warnings) == 2
     assert "search.scenario.frames: quality 'temporal_capacity' cannot judge it" in warnings[0]
-    assert "the export stage writes 16-bit weights" in warnings[1]
+    assert "the export stage compresses as export.compression says" in warnings[1]
+    path.write_text(RUN.replace("frames: [0, 2], ", "") + "export: {}\n")
+    assert len(scenario_warnings(load_run(path))) == 1
 
 
 def test_what_only_the_last_level_judges_needs_no_worth(tmp_path: Path) -> None:

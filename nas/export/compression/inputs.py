@@ -66,7 +66,7 @@ def noise_inputs(program: Program) -> Recorded:
 
 
 def read_inputs(path: Path, program: Program) -> Recorded:
-    """Read inputs, and outputs where they are there, by the program's own names.
+    """Read inputs, and outputs where they are there, by the program's own names or as ``nas.export.verification`` does.
 
     Raises:
         InputError: The file cannot be read or lacks an input.
@@ -83,7 +83,7 @@ def read_inputs(path: Path, program: Program) -> Recorded:
         raise InputError(
             f"{path}: lacks the input {', '.join(missing)}; it has {', '.join(sorted(tensors)) or 'nothing'}"
         )
-    outputs = {name: _find(tensors, name, "output") for name in function.outputs}
+    outputs = {name: _find(tensors, name, "trained") for name in function.outputs}
     return Recorded(
         inputs={
             name: tensor.float() if tensor.is_floating_point() else tensor
@@ -96,7 +96,7 @@ def read_inputs(path: Path, program: Program) -> Recorded:
 
 
 def _find(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor | None:
-    for key in (f"{kind}.{name}", f"{kind}s.{name}", f"{kind}/{name}", name):
+    for key in (f"{kind}.{name}", name):
         if key in tensors:
             return tensors[key]
     return None

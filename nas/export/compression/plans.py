@@ -10,6 +10,10 @@ scipy is imported inside functions: only mixed plans need it.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # Part of the noise by which the solver may miss the least; HiGHS proves the rest.
 _GAP = 1e-4
@@ -99,18 +103,40 @@ def _solve(options: Sequence[Sequence[Option]], num_bytes: int) -> tuple[list[in
     one_each = csr_array((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(len(options), len(owner)))
     # The solver's tolerances are absolute (1e-6): sizes are shares of the budget, the worst noise is a thousand.
     unit = max(float(noise.max()), np.finfo(float).tiny) / 1000
-    found = milp(
-        noise / unit,
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(sizes[None] / num_bytes, -np.inf, 1 - 1e-9),
-        ],
-        integrality=np.ones(len(owner)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
-    )
+    with _without_output():
+        found = milp(
+            noise / unit,
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(sizes[None] / num_bytes, -np.inf, 1 - 1e-9),
+            ],
+            integrality=np.ones(len(owner)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
+        )
     starts = np.concatenate([[0], np.cumsum([len(row) for row in options])])
     if found.x is None:  # time ran out, or only plans within rounding of the budget are left: the smallest one
         return [0] * len(options), 0.0
     best = [int(np.argmax(found.x[start:stop])) for start, stop in pairwise(starts)]
     return best, float(found.mip_dual_bound) * unit
+
+
+@contextmanager
+def _without_output() -> Iterator[None]:
+    """Keep what C code writes to standard output away from it, where ``--json`` has one document.
+
+    HiGHS as of scipy 1.17 writes a line for debugging (``transformNewIntegerFeasibleSolution``) whatever its options
+    say; remove this when it does not.
+    """
+    flush = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    flush(None)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
