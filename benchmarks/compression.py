@@ -134,7 +134,7 @@ def mid_size(folder: Path) -> Path:
                 parameter.copy_(tails * channels * 0.6 / parameter[0].numel() ** 0.5)
             else:
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    export_denoiser(denoiser.eval(), SCENARIO, folder, parity=False)
+    export_denoiser(denoiser.eval(), SCENARIO, folder, lowering="gpu", parity=False)
     return package
 
 
