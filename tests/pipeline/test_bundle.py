@@ -108,6 +108,9 @@ def test_the_manifest_says_how_the_packages_are_used(bundle: Path) -> None:
     card = (bundle / "model_card.md").read_text()
     assert "It is complete: a caption goes in, frames come out." in card
     assert "For each time `t` of 1, 0.5" in card
+    assert found.time_embedding is not None
+    assert (found.time_embedding.input, found.time_embedding.channels) == ("time_embedding", BACKBONE.base_channels)
+    assert "`time_embedding` has 48 channels" in card
     assert "(1 - s) (x - t v) + s e" in card
 
 
