@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median_low
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from latency_models import call_label
 from latency_models.importers.device_record_schema import Configuration, Input, Model
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from nas.core.profile import Lowering
     from nas.core.protocols import Progress
     from nas.export.component import Component
     from nas.export.kit.packages import WrittenPackage
     from nas.pipeline.context import Context
 
+KitLowering = Literal["neural_engine", "gpu"]  # as nas.export.lowering has them; that package loads torch
 PLAN, DONE, WORK = ".plan.json", ".packages.jsonl", ".work"
 _INPUT_SEED = 1
 _SETTINGS: dict[ComputeUnits, str] = {
@@ -48,6 +50,8 @@ _SETTINGS: dict[ComputeUnits, str] = {
     "cpu_and_gpu": "cpuAndGPU",
     "cpu_and_ne": "cpuAndNeuralEngine",
 }
+# Attention as the records name it, by the form that a package's network has.
+_ATTENTION: dict[KitLowering, Lowering] = {"neural_engine": "einsum", "gpu": "sdpa"}
 # A float16 package of 643.9 M parameters took 124 s to write on two cores of a server; tiny ones take a second or two.
 _SECONDS_A_PACKAGE, _SECONDS_A_MILLION = 2.0, 0.2
 _GRAPH_MB = 0.05  # of a package beside its weights
@@ -63,15 +67,21 @@ class KitPlan:
     measuring: Measuring = field(default_factory=Measuring)
 
     @property
+    def lowerings(self) -> tuple[KitLowering, ...]:
+        """Forms of every network that the settings want, each a package of its own."""
+        return tuple(dict.fromkeys(lowering_of(units) for units in self.units))
+
+    @property
     def package_mb(self) -> float:
         """Size of all packages."""
-        return sum(2e-6 * self._call(entry).parameters + _GRAPH_MB for entry in self.entries)
+        return len(self.lowerings) * sum(2e-6 * self._call(entry).parameters + _GRAPH_MB for entry in self.entries)
 
     @property
     def write_minutes(self) -> float:
         """About how long writing the packages takes on a server's two cores."""
         millions = 1e-6 * sum(self._call(entry).parameters for entry in self.entries)
-        return (_SECONDS_A_PACKAGE * len(self.entries) + _SECONDS_A_MILLION * millions) / 60.0
+        seconds = _SECONDS_A_PACKAGE * len(self.entries) + _SECONDS_A_MILLION * millions
+        return len(self.lowerings) * seconds / 60.0
 
     @property
     def measure_minutes(self) -> float:
@@ -85,10 +95,11 @@ class KitPlan:
         """Return the figures of ``--dry-run``."""
         kinds = Counter(entry["kind"] for entry in self.entries)
         return {
-            "packages": len(self.entries),
+            "packages": len(self.entries) * len(self.lowerings),
             "blocks": kinds["block"],
             "networks": kinds["unet"],
             "compute_units": list(self.units),
+            "lowerings": list(self.lowerings),
             "package_mb": round(self.package_mb, 1),
             "write_minutes": round(self.write_minutes, 1),
             "measure_minutes": round(self.measure_minutes, 1),
@@ -98,13 +109,19 @@ class KitPlan:
         """Return them for people."""
         data = self.to_dict()
         return (
-            f"{data['packages']} packages ({data['blocks']} blocks, {data['networks']} networks), about "
+            f"{data['packages']} packages ({data['blocks']} blocks, {data['networks']} networks, for "
+            f"{' and '.join(self.lowerings)}), about "
             f"{data['package_mb']:,.0f} MB and {data['write_minutes']:.0f} min to write; measuring with "
             f"{', '.join(self.units)}: about {data['measure_minutes']:.0f} min of calls and rests"
         )
 
     def _call(self, entry: dict[str, Any]) -> ExpectedCall:
         return self.expected[subject_of(entry)]
+
+
+def lowering_of(units: ComputeUnits) -> KitLowering:
+    """Return the form of a network for a Core ML setting: that of the Neural Engine where only it and the CPU run."""
+    return "neural_engine" if units == "cpu_and_ne" else "gpu"
 
 
 def subject_of(entry: dict[str, Any]) -> str:
@@ -147,10 +164,12 @@ def write_kit(context: Context, folder: Path, plan: KitPlan, progress: Progress)
     _claim(folder, _identity(context, plan))
     done = _whole_packages(folder)
     written: dict[str, WrittenPackage] = {}
-    for number, entry in enumerate(plan.entries):
-        progress.update(number, len(plan.entries), entry["job"])
-        written[entry["job"]] = done.get(entry["job"]) or _write_package(context, folder, entry)
-    progress.update(len(plan.entries), len(plan.entries))
+    wanted = [(entry, lowering) for entry in plan.entries for lowering in plan.lowerings]
+    for number, (entry, lowering) in enumerate(wanted):
+        path = package_path(entry["job"], lowering)
+        progress.update(number, len(wanted), path)
+        written[path] = done.get(path) or _write_package(context, folder, entry, lowering)
+    progress.update(len(wanted), len(wanted))
     manifest = _manifest(context, plan, written)
     _write_rest(context, folder, plan, manifest)
     write_json(context.path("kits", f"{manifest.kit}.json"), manifest.to_dict())
@@ -205,44 +224,45 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _whole_packages(folder: Path) -> dict[str, WrittenPackage]:
-    """Return what earlier calls finished and is still as it was written, by job."""
+    """Return what earlier calls finished and is still as it was written, by path."""
     from nas.export.kit.packages import WrittenPackage
 
     found = {}
     for line in JsonLines(folder / DONE).read():
-        one = from_data(WrittenPackage, line["package"], where=str(folder / DONE))
-        path = folder / package_path(line["job"])
+        one = from_data(WrittenPackage, line["written"], where=str(folder / DONE))
+        path = folder / line["package"]
         if path.is_dir() and sha256_path(path) == one.sha256:
-            found[line["job"]] = one
+            found[line["package"]] = one
     return found
 
 
-def package_path(job: str) -> str:
+def package_path(job: str, lowering: KitLowering) -> str:
     """Return where in a kit the package of a job is."""
-    return f"packages/{job}.mlpackage"
+    return f"packages/{job}-{lowering}.mlpackage"
 
 
-def _write_package(context: Context, folder: Path, entry: dict[str, Any]) -> WrittenPackage:
+def _write_package(context: Context, folder: Path, entry: dict[str, Any], lowering: KitLowering) -> WrittenPackage:
     from nas.export.kit.packages import write_package
 
-    job = entry["job"]
-    one = write_package(_component(context, entry), folder / package_path(job), folder / WORK)
-    JsonLines(folder / DONE).append({"job": job, "package": to_data(one)})
+    path = package_path(entry["job"], lowering)
+    one = write_package(_component(context, entry, lowering), folder / path, folder / WORK)
+    JsonLines(folder / DONE).append({"package": path, "written": to_data(one)})
     return one
 
 
-def _component(context: Context, entry: dict[str, Any]) -> Component:
+def _component(context: Context, entry: dict[str, Any], lowering: KitLowering) -> Component:
     from nas.export.kit.packages import block_component, network_component
 
     if entry["kind"] == "block":
-        return block_component(BlockSpec.parse(entry["block_path"]))
-    return network_component(context.space, Architecture.from_text(entry["arch_id"]), context.scenario)
+        return block_component(BlockSpec.parse(entry["block_path"]), lowering=lowering)
+    architecture = Architecture.from_text(entry["arch_id"])
+    return network_component(context.space, architecture, context.scenario, lowering=lowering)
 
 
 def _manifest(context: Context, plan: KitPlan, written: dict[str, WrittenPackage]) -> KitManifest:
     """Return the manifest; jobs are in random order, so that slow drifts fall on all kinds alike."""
     jobs = [
-        _job(context, entry, written[entry["job"]], units, several=len(plan.units) > 1)
+        _job(context, entry, written, units, several=len(plan.units) > 1)
         for entry in plan.entries
         for units in plan.units
     ]
@@ -270,9 +290,10 @@ def _subject(job: KitJob) -> str:
 
 
 def _job(
-    context: Context, entry: dict[str, Any], package: WrittenPackage, units: ComputeUnits, *, several: bool
+    context: Context, entry: dict[str, Any], written: dict[str, WrittenPackage], units: ComputeUnits, *, several: bool
 ) -> KitJob:
-    path = package_path(entry["job"])
+    path = package_path(entry["job"], lowering_of(units))
+    package = written[path]
     return KitJob(
         job=f"{entry['job']}-{units}" if several else entry["job"],
         package=path,
@@ -291,7 +312,7 @@ def _job(
             weight_bits=16.0,
             activation_dtype="float16",
         ),
-        config=Configuration(requested_units=_SETTINGS[units], lowering="sdpa"),
+        config=Configuration(requested_units=_SETTINGS[units], lowering=_ATTENTION[lowering_of(units)]),
     )
 
 

@@ -11,7 +11,7 @@ from nas.core.errors import ConfigError
 from nas.pipeline.context import present
 from nas.pipeline.costs import prior_device
 from nas.pipeline.job_list import all_jobs
-from nas.pipeline.kit import package_path, plan_kit, subject_of, write_kit
+from nas.pipeline.kit import lowering_of, package_path, plan_kit, subject_of, write_kit
 from nas.pipeline.networks import block_job, network_jobs
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def measure_packages(context: Context, measuring: MeasurementPlan, folder: Path,
     start = time.monotonic()
     plan = plan_kit(context, all_jobs(context.config, context.space, context.scenario))
     kit = context.path("kits", "packages")
-    packages = {subject_of(entry): kit / package_path(entry["job"]) for entry in plan.entries}
+    lowering = lowering_of(context.scenario.compute_units)
+    packages = {subject_of(entry): kit / package_path(entry["job"], lowering) for entry in plan.entries}
     backend = _backend(context, lambda job: packages[job.subject])
     write_kit(context, kit, plan, progress)
     blocks = distinct_blocks(context.space, context.scenario)

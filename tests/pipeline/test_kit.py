@@ -69,7 +69,9 @@ def export(monkeypatch: pytest.MonkeyPatch) -> FakeExport:
 def replace_export(patch: pytest.MonkeyPatch) -> FakeExport:
     fake = FakeExport()
     patch.setattr("nas.export.kit.packages.write_package", fake)
-    patch.setattr("nas.pipeline.kit._component", lambda _context, entry: replace(NOTHING, description=entry["job"]))
+    patch.setattr(
+        "nas.pipeline.kit._component", lambda _context, entry, _lowering: replace(NOTHING, description=entry["job"])
+    )
     return fake
 
 
@@ -191,6 +193,7 @@ def test_a_folder_with_other_files_is_left_alone(export: FakeExport, tmp_path: P
 
 def test_a_dry_run_says_size_and_time(tmp_path: Path) -> None:
     data = answered("profile", write_run(tmp_path), "--kit", str(tmp_path / "kit"), "--dry-run")["kit"]
+    assert data["lowerings"] == ["neural_engine"]
     assert (data["written"], data["networks"], data["packages"]) == (False, 12, data["blocks"] + 12)
     assert data["package_mb"] > 1.0
     assert data["measure_minutes"] > (data["packages"] * 2.0 + 60.0) / 60.0
@@ -205,15 +208,16 @@ def test_equal_blocks_are_one_package(tmp_path: Path) -> None:
 
 
 def test_several_settings_share_packages(export: FakeExport, tmp_path: Path) -> None:
-    options = ("--plan", "2", "--units", "all", "--units", "cpu_and_gpu")
+    options = ("--plan", "2", "--units", "all", "--units", "cpu_and_gpu", "--units", "cpu_and_ne")
     answered("profile", write_run(tmp_path), "--kit", str(tmp_path / "kit"), *options)
     jobs = [job for job in read_manifest(tmp_path / "kit" / "manifest.json").jobs if not job.anchor]
-    assert len(export.written) == 2
-    assert {(job.config.requested_units, job.scenario) for job in jobs} == {
-        ("all", "8x64x64 float16 all"),
-        ("cpuAndGPU", "8x64x64 float16 cpu_and_gpu"),
+    assert len(export.written) == 4
+    assert {(job.config.requested_units, job.scenario, job.config.lowering) for job in jobs} == {
+        ("all", "8x64x64 float16 all", "sdpa"),
+        ("cpuAndGPU", "8x64x64 float16 cpu_and_gpu", "sdpa"),
+        ("cpuAndNeuralEngine", "8x64x64 float16 cpu_and_ne", "einsum"),
     }
-    assert len({job.job for job in jobs}) == 4
+    assert len({job.job for job in jobs}) == 6
 
 
 @pytest.mark.parametrize(

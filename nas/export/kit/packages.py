@@ -13,10 +13,10 @@ from nas.core.files import sha256_path
 from nas.export.checks import check_package, require_passed
 from nas.export.component import Component, InputPort, OutputPort, denoiser_component
 from nas.export.coreml import convert, save
+from nas.export.kit.blocks import LoweredBlock, lowered_shapes
 from nas.export.package import read_package
 from nas.export.trace import trace
 from nas.models.build import build_block, build_denoiser
-from search_spaces.layers import block_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nas.core.architecture import Architecture
     from nas.core.scenario import Scenario
     from nas.core.workload import BlockSpec
+    from nas.export.lowering import Lowering
     from search_spaces.temporal import TemporalSpace
 
 WEIGHT_SEED = 0
@@ -41,30 +42,34 @@ class WrittenPackage:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
 
 
-def block_component(spec: BlockSpec) -> Component:
-    """Return one block as what a package is made from.
+def block_component(spec: BlockSpec, *, lowering: Lowering) -> Component:
+    """Return one block, rewritten for a compute unit, as what a package is made from.
 
     Raises:
         ValueError: The block's kind is unknown.
+        ConfigError: There is no such lowering.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHT_SEED)
-        module, examples = build_block(spec)
-    ports = tuple(
-        InputPort(name=name, shape=tuple(example.shape), text=f"Input {name!r} of the block.")
-        for name, example in zip(block_inputs(spec), examples, strict=True)
-    )
+        module, _ = build_block(spec)
+    lowered = LoweredBlock(spec, module, lowering=lowering)
     return Component(
         name="block",
-        module=module,
-        inputs=ports,
+        module=lowered,
+        inputs=tuple(
+            InputPort(name=name, shape=shape, text=f"Input {name!r} of the block.")
+            for name, shape in lowered_shapes(spec, lowering=lowering).items()
+        ),
         outputs=(OutputPort(name=_OUTPUT, text="Output of the block."),),
         description=f"Block {spec.signature}, to be timed.",
+        operations=lowered.fused_operations(),
     )
 
 
-def network_component(space: TemporalSpace, architecture: Architecture, scenario: Scenario) -> Component:
-    """Return one call of a whole network as what a package is made from.
+def network_component(
+    space: TemporalSpace, architecture: Architecture, scenario: Scenario, *, lowering: Lowering
+) -> Component:
+    """Return one call of a whole network, rewritten for a compute unit, as what a package is made from.
 
     Raises:
         ArchitectureError: The architecture is not of the space.
@@ -73,7 +78,7 @@ def network_component(space: TemporalSpace, architecture: Architecture, scenario
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHT_SEED)
         denoiser = build_denoiser(space, architecture).eval()
-    return denoiser_component(denoiser, scenario, lowering="gpu")
+    return denoiser_component(denoiser, scenario, lowering=lowering)
 
 
 def write_package(component: Component, path: Path, work: Path) -> WrittenPackage:
