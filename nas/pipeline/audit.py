@@ -14,7 +14,8 @@ import yaml
 
 from latency_models import device as find_device
 from latency_models.devices import WeightFormat
-from latency_models.lowering import OperationFeatures
+from latency_models.lowering import LOWERINGS, OperationFeatures
+from latency_models.memory import memory_profile
 from latency_models.placement import refusal
 from latency_models.predictors.roofline import placed_units
 from latency_models.program_rules import ProgramRule, rules_for
@@ -22,6 +23,7 @@ from latency_models.step_times import rates_of, step_seconds, steps_of
 from nas.core.errors import InputError
 from nas.core.files import write_json
 from nas.core.schema import with_schema
+from nas.core.workload import Workload
 from nas.export.mil.facts import OperationFact, operation_facts
 from nas.export.mil.memory import activation_peak, weight_bytes
 from nas.export.mil.program import read_program
@@ -39,6 +41,8 @@ ROW_BYTES = 64
 AUDIT_NAME = "audit.json"
 # The phone that the method was published on.
 DEVICE = "iphone16_pro_max"
+# How the predictor calls the forms that the exporter makes.
+PREDICTED_AS = {"neural_engine": "long_axis_last", "gpu": "fused_sdpa"}
 _KINDS = {
     "linear": "linear",
     "product": "product",
@@ -124,7 +128,7 @@ def _of_run(package: Path) -> tuple[str, ComputeUnits]:
         return DEVICE, "cpu_and_ne"
     data = yaml.safe_load(resolved.read_text(encoding="utf-8"))
     name, units = data["device"]["name"], data["scenario"]["compute_units"]
-    return (DEVICE if name.startswith(("host", "simulated")) else name), units
+    return _phone(name), units
 
 
 def audit_packages(
@@ -162,11 +166,47 @@ def audit_packages(
     )
 
 
-def write_audit(folder: Path, device: str, compute_units: ComputeUnits = "cpu_and_ne") -> dict[str, Any]:
-    """Audit the packages of a folder and leave ``audit.json`` beside them; returns what it says."""
-    audit = audit_packages(find_packages(folder), device, compute_units, root=folder)
+def write_audit(
+    folder: Path, device: str, compute_units: ComputeUnits = "cpu_and_ne", *, described: Described | None = None
+) -> dict[str, Any]:
+    """Audit the packages of a folder and leave ``audit.json`` beside them; returns what it says.
+
+    Args:
+        folder: Of the packages.
+        device: Where they are to run; one that Core ML does not run on is replaced by the usual phone.
+        compute_units: Core ML setting.
+        described: The denoiser by its description, to set the predictor's memory beside the program's.
+    """
+    audit = audit_packages(find_packages(folder), _phone(device), compute_units, root=folder)
+    if described is not None:
+        audit["described"] = described_memory(described)
     write_json(folder / AUDIT_NAME, audit)
     return audit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A network as the predictor knows it: its workload and the exporter's name of its form."""
+
+    workload: Workload
+    form: str
+
+
+def described_memory(described: Described) -> dict[str, Any]:
+    """Return the predictor's memory of a network in the form that is exported, as plain data."""
+    lowering = LOWERINGS[PREDICTED_AS[described.form]]
+    padded = memory_profile(described.workload, lowering)
+    plain = memory_profile(described.workload, replace(lowering, row_bytes=1))
+    return {
+        "lowering": lowering.name,
+        "activation_peak_bytes": plain.peak_activation_bytes,
+        "padded_peak_bytes": padded.peak_activation_bytes,
+        "weight_bytes": described.workload.weight_bytes,
+    }
+
+
+def _phone(name: str) -> str:
+    return DEVICE if name.replace("-", "_").startswith(("host", "simulated")) else name
 
 
 def audit_program(program: Program, device: DeviceSpec, compute_units: ComputeUnits) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nas.core.units import latency, memory, ratio
 UNIT_WORDS = {"neural_engine": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
 _SHORT = {"neural_engine": "NE", "gpu": "GPU", "cpu": "CPU"}
 _FEW = 6
+DENOISER = "denoiser.mlpackage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class Audit:
     chip: str
     compute_units: str
     packages: tuple[Mapping[str, Any], ...]
+    described: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +52,18 @@ def audit_sections(audit: Audit, *, top: int = 10) -> tuple[AuditSection, ...]:
         ValueError: Something that every audit has is not there.
     """
     try:
-        return tuple(_section(package, top) for package in audit.packages)
+        described = described_lines({"packages": audit.packages, "described": audit.described})
+        return tuple(
+            _section(package, top, described if package["package"] == DENOISER else ()) for package in audit.packages
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"is not built as an audit: {type(error).__name__} {error}") from error
 
 
-def _section(package: Mapping[str, Any], top: int) -> AuditSection:
+def _section(package: Mapping[str, Any], top: int, more: Sequence[str]) -> AuditSection:
     return AuditSection(
         package=package["package"],
-        lines=tuple(headlines(package)),
+        lines=(*headlines(package), *more),
         refusals=tuple(
             (
                 UNIT_WORDS[item["unit"]],
@@ -81,10 +86,23 @@ def _section(package: Mapping[str, Any], top: int) -> AuditSection:
 def audit_text(audit: Mapping[str, Any], *, top: int) -> str:
     """Return the whole audit as text, with the ``top`` operations that take most of the time."""
     head = f"Audit for {audit['device']} ({audit['chip']}), {audit['compute_units']}: static, nothing was run."
-    parts = [head]
+    parts = [head, *described_lines(audit)]
     for package in audit["packages"]:
         parts += ["", *_package_lines(package, top)]
     return "\n".join(parts)
+
+
+def described_lines(audit: Mapping[str, Any]) -> list[str]:
+    """Return the predictor's memory of the denoiser beside the program's; nothing where it was not asked."""
+    described = audit.get("described")
+    own = [item for item in audit["packages"] if item["package"] == DENOISER]
+    if not described or not own:
+        return []
+    peak, predicted = own[0]["memory"]["activation_peak_bytes"], described["activation_peak_bytes"]
+    return [
+        f"Denoiser by its description ({described['lowering']}): activations {memory(predicted / 1e6)} at the peak "
+        f"(predicted), the program needs {memory(peak / 1e6)}, {peak / predicted:.3f} times that"
+    ]
 
 
 def headlines(package: Mapping[str, Any]) -> list[str]:

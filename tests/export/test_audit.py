@@ -15,7 +15,7 @@ from nas.export.mil import read_program, weight_bytes
 from nas.export.mil.facts import operation_facts
 from nas.export.package import MODEL_FILE, WEIGHT_FILE
 from nas.export.shims import load_coremltools
-from nas.pipeline.audit import audit_program, audit_thing, write_audit
+from nas.pipeline.audit import Described, audit_program, audit_thing, write_audit
 from nas.report.audit import audit_text
 from search_spaces import get
 
@@ -133,7 +133,11 @@ def test_text_begins_with_what_is_wrong(audited: dict[str, Any]) -> None:
 
 
 def test_audit_of_a_bundle_is_left_beside_its_packages(exported: Exported) -> None:
-    audit = write_audit(exported.folder, "iphone16_pro_max")
+    workload = get("tiny").workload(exported.denoiser.architecture, SCENARIO)
+    audit = write_audit(exported.folder, "host-cpu", described=Described(workload=workload, form="gpu"))
+    assert audit["device"] == "iphone16_pro_max"  # Core ML runs on no host
+    assert audit["described"]["weight_bytes"] == workload.weight_bytes
+    assert "Denoiser by its description (fused_sdpa): activations" in audit_text(audit, top=0)
     written = json.loads((exported.folder / "audit.json").read_text())
     assert written == json.loads(json.dumps(audit))
     assert written["schema"] == "nas/audit/1"

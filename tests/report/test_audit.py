@@ -80,7 +80,14 @@ PACKAGE: dict[str, Any] = {
     ],
     "operations": [OPERATION],
 }
-AUDIT = {"device": "iphone16_pro_max", "chip": "A18 Pro", "compute_units": "cpu_and_ne", "packages": [PACKAGE]}
+DESCRIBED = {"lowering": "long_axis_last", "activation_peak_bytes": 226_818, "padded_peak_bytes": 1, "weight_bytes": 1}
+AUDIT = {
+    "described": DESCRIBED,
+    "device": "iphone16_pro_max",
+    "chip": "A18 Pro",
+    "compute_units": "cpu_and_ne",
+    "packages": [PACKAGE],
+}
 
 
 def with_audit(run_dir: Path, audit: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +101,7 @@ def test_audit_is_shown_with_sources(run_dir: Path) -> None:
     assert "for iphone16_pro_max (A18 Pro)" in page
     assert "Neural Engine: 1 of 12 operations are not eligible; 3 segments, 2 crossings" in page
     assert "activations 0.227 MB at the peak" in page
+    assert "the program needs 0.227 MB, 1.000 times that" in page
     assert "coremltools issue 1368" in page
     assert "wrong for ten rows (2 operations" in page
     assert "(1, 80, 8, 2, 2) float16" in page
