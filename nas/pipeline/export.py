@@ -15,16 +15,20 @@ from nas.export.metadata import ExportMetadata
 from nas.models.build import build_denoiser
 from nas.models.unet import VideoUNet
 from nas.models.weights import WeightReport, load_image_weights
+from nas.pipeline.audit import AUDIT_NAME, Described, write_audit
 from nas.pipeline.bundle import bundle_completion
 from nas.pipeline.choice import chosen
 from nas.pipeline.compress import CACHE_NAME, compression_of
 from nas.pipeline.context import present
+from nas.report.audit import described_lines, headlines
 from nas.runs.front import read_front
 
 if TYPE_CHECKING:
     from nas.core.architecture import Architecture
+    from nas.core.artefacts import ExportedModel
     from nas.core.protocols import Progress
     from nas.core.scenario import ScenarioPoint
+    from nas.export.component import Component
     from nas.pipeline.context import Context
 
 
@@ -62,6 +66,21 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         weight_bits=16 if compress else selected.point.weight_bits or 16,
     )
     lowering = chosen_lowering(section.lowering, scenario)
+    around = bundle_completion(
+        section,
+        trained=context.path("train", selected.digest),
+        backbone=denoiser.spec,
+        scenario=scenario,
+        lowering=lowering,
+        metadata=metadata,
+    )
+    described = Described(workload=context.space.workload(selected.architecture, scenario), form=lowering)
+
+    def complete(work: Path, component: Component, model: ExportedModel) -> str:
+        sections = around(work, component, model)
+        write_audit(work, context.config.device.name, scenario.compute_units, described=described)
+        return sections
+
     model = export_denoiser(
         denoiser,
         scenario,
@@ -72,14 +91,7 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         chunks=1 if compress is not None and section.chunks == "auto" else section.chunks,
         chunk_mb=section.chunk_mb,
         compress=compress,
-        complete=bundle_completion(
-            section,
-            trained=context.path("train", selected.digest),
-            backbone=denoiser.spec,
-            scenario=scenario,
-            lowering=lowering,
-            metadata=metadata,
-        ),
+        complete=complete,
         progress=progress,
     )
     weights = f"{trained.stage} weights" if trained else "untrained temporal layers"
@@ -88,8 +100,15 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     return (
         f"{names}: {model.parameters:,} parameters, {model.package_bytes / 1e6:.1f} MB, {weights}, "
         f"{passed} of {len(model.checks)} checks passed, {model.seconds:.0f} s, peak memory {model.peak_rss_mb:,.0f} MB"
-        f"{_scenario_words(selected.point, compressed=compress is not None)}"
+        f"{_scenario_words(selected.point, compressed=compress is not None)}{_audit_words(own)}"
     )
+
+
+def _audit_words(folder: Path) -> str:
+    """Say where the packages run and what they need in memory, as ``audit.json`` has it."""
+    audit = read_json(folder / AUDIT_NAME)
+    lines = [f"{package['package']} on {audit['device']}: {headlines(package)[0]}" for package in audit["packages"]]
+    return "".join(f"\n  {line}" for line in (*lines, *described_lines(audit)))
 
 
 def _scenario_words(point: ScenarioPoint, *, compressed: bool) -> str:
