@@ -76,7 +76,10 @@ def _facts(model: ExportedModel, scenario: Scenario, metadata: ExportMetadata) -
 def _training(metadata: ExportMetadata) -> str:
     trained = metadata.trained
     if trained is None:
-        return "**The weights are untrained**: fresh, or those of the image network alone. The package shows structure."
+        return (
+            "**The weights are untrained**: fresh, or those of the image network alone. The package shows structure; "
+            "fresh temporal layers end in zeros, so that outputs which agree say nothing about their insides."
+        )
     text = f"Last stage `{trained.stage}`, {trained.steps:,} steps; weights `{trained.sha256[:16]}…`."
     if not trained.metrics:
         return text

@@ -94,7 +94,11 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         complete=complete,
         progress=progress,
     )
-    weights = f"{trained.stage} weights" if trained else "untrained temporal layers"
+    weights = (
+        f"{trained.stage} weights"
+        if trained
+        else "untrained temporal layers, which end in zeros and add nothing to the outputs compared"
+    )
     passed = sum(check.passed for check in model.checks)
     names = " and ".join(str(own / name) for name in model.packages)
     return (
