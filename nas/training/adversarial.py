@@ -2,12 +2,14 @@
 
 The generator makes a clip in one way or another (``generator_input`` says how). Real and generated clips get fresh
 noise at the discriminator's own time and are scored through the frozen teacher's encoder by trained heads (TRAINING
-3.4, METHODS 1c and 2c). One step of the heads per step of the generator. What is judged and reconstructed is the last
-step after the sampler's own step before it, so that the student is trained on what it meets when it is sampled.
+3.4, METHODS 1c and 2c), and so are single frames in the same step. One step of the heads per step of the generator.
+What is judged and reconstructed is the last step after the sampler's own step before it, so that the student is
+trained on what it meets when it is sampled.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas.core.protocols import SilentProgress
 from nas.models.discriminator import VideoDiscriminator, feature_channels
-from nas.training.data import TrainingClips, as_images, fetch_jointly
+from nas.training.data import as_images
 from nas.training.loop import Batch, Phase
 from nas.training.losses import (
     discriminator_hinge,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from nas.core.protocols import Progress
     from nas.core.rng import RandomStreams
     from nas.models.discriminator import VideoEncoder
+    from nas.training.data import ClipBatch, TrainingClips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +95,20 @@ class AdversarialLosses:
 
     def heads(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hinge loss of the heads on real, generated and wrongly captioned clips; the generator is not touched."""
-        options = self._options
         real = self._real(batch)
         with torch.no_grad():
             fake = self._generate(real, batch).fake
+        loss, values = self._heads_hinge(real, fake, batch)
+        if self._judges_images:
+            images = self._real_images(batch)
+            shown = _frames(fake, len(images.clips), batch)
+            beside, found = self._heads_hinge(images, shown, batch)
+            loss = loss + self._options.image_ratio * beside
+            values |= {f"image_{name}": value for name, value in found.items()}
+        return loss, values
+
+    def _heads_hinge(self, real: _Captioned, fake: _Captioned, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        options = self._options
         times = self._times(len(real.clips), batch)
         extra: dict[str, Tensor] = {}
         if options.r1_weight:
@@ -119,12 +132,11 @@ class AdversarialLosses:
         """Hinge term through the frozen encoder, distance to the clean clip, and the trajectory anchor."""
         options = self._options
         real = self._real(batch)
-        total, terms, away = torch.zeros((), device=batch.device), {}, None
+        total, terms, away, made = torch.zeros((), device=batch.device), {}, None, None
         if options.adversarial_weight:
             made = self._generate(real, batch)
             away = made.reconstruction
-            times = self._times(len(made.fake.clips), batch)
-            adversarial = generator_hinge(self._score(made.fake, times, batch))
+            adversarial = self._generator_hinge(made.fake, batch)
             total, terms["adversarial_loss"] = options.adversarial_weight * adversarial, adversarial
         if options.anchor_weight:
             anchor = self._anchor(batch)
@@ -132,13 +144,32 @@ class AdversarialLosses:
         if options.reconstruction_weight:
             away = self._from_real(real, batch)[1] if away is None else away
             total, terms["reconstruction_loss"] = total + options.reconstruction_weight * away, away
+        if made is not None and self._judges_images:
+            images = self._generator_hinge(_frames(made.fake, self._num_images(batch), batch), batch)
+            total, terms["image_loss"] = total + options.adversarial_weight * options.image_ratio * images, images
         return total, terms
 
+    def _generator_hinge(self, fake: _Captioned, batch: Batch) -> Tensor:
+        return generator_hinge(self._score(fake, self._times(len(fake.clips), batch), batch))
+
+    @property
+    def _judges_images(self) -> bool:
+        return self._options.image_heads and self._options.image_ratio > 0
+
+    def _num_images(self, batch: Batch) -> int:
+        """Images to judge beside the clips of a batch; at least one, for small batches."""
+        return math.ceil(self._options.image_ratio * len(batch.indices))
+
     def _real(self, batch: Batch) -> _Captioned:
-        """The batch's clips, or images in their place, with their captions."""
-        options = self._options
-        ratio = options.image_ratio if options.image_heads else 0.0
-        clean, text = fetch_jointly(self._data, batch, image_ratio=ratio)
+        """The batch's clips with their captions; they alone are reconstructed, for a lone frame has no motion."""
+        return self._captioned(self._data.fetch(batch.indices), batch)
+
+    def _real_images(self, batch: Batch) -> _Captioned:
+        indices = batch.indices[: self._num_images(batch)]
+        return self._captioned(self._data.fetch_images(indices, generator=batch.generator), batch)
+
+    def _captioned(self, rows: ClipBatch, batch: Batch) -> _Captioned:
+        clean, text = rows
         tokens, pooled = self._captions(text, batch)
         return _Captioned(clips=clean.to(batch.device), tokens=tokens, pooled=pooled)
 
@@ -148,15 +179,11 @@ class AdversarialLosses:
         return features.tokens, features.pooled
 
     def _generate(self, real: _Captioned, batch: Batch) -> _Generated:
-        """Clips of the student; of as many frames as ``real`` has, for its own captions or those of the ways."""
+        """Clips of the student, for the captions of the real ones or of the ways."""
         if self._options.generator_input == "real":
             clips, away = self._from_real(real, batch)
             return _Generated(fake=replace(real, clips=clips), reconstruction=away)
-        made = self._along_trajectories(batch)
-        if real.clips.shape[1] == made.fake.clips.shape[1]:
-            return made
-        frames = as_images(made.fake.clips, generator=batch.generator)
-        return replace(made, fake=replace(made.fake, clips=frames))
+        return self._along_trajectories(batch)
 
     def _from_real(self, real: _Captioned, batch: Batch) -> tuple[Tensor, Tensor]:
         """The clean clips predicted from real ones, and their distance from what they should be.
@@ -339,6 +366,12 @@ def tune_adversarially(
         streams=streams,
         progress=progress or SilentProgress(),
     )
+
+
+def _frames(shown: _Captioned, count: int, batch: Batch) -> _Captioned:
+    """One random frame of each of the first ``count`` clips, as one-frame clips."""
+    clips = as_images(shown.clips[:count], generator=batch.generator)
+    return _Captioned(clips=clips, tokens=shown.tokens[:count], pooled=shown.pooled[:count])
 
 
 def _mean(scores: list[Tensor]) -> Tensor:

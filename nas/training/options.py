@@ -210,7 +210,7 @@ class TrajectoryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdversarialOptions:
-    """Options of ``tune_adversarially``; its steps took 148 CPU s on a busy core (benchmarks/results/few_step.md).
+    """Options of ``tune_adversarially``; CPU seconds of its steps are in benchmarks/results/few_step.md.
 
     Attributes:
         loop: Steps and rates; the learning rate is the generator's.
@@ -232,10 +232,11 @@ class AdversarialOptions:
             which costs attributes that the guided teacher had (ours).
         adversarial_weight: Weight of the hinge term of the generator (ours).
         huber_width: Width of both pseudo-Huber terms (ours).
-        image_heads: Show single frames to the heads too (SnapGen-V's image-video heads; on the toy videos alone did a
-            little better, benchmarks/results/few_step.md).
+        image_heads: Show single frames to the heads too, beside the clips of the same step (SnapGen-V's image-video
+            heads; what they earn is in benchmarks/results/few_step.md). Never reconstructed: a frame has no motion.
         video_heads: Give the heads their part over frames.
-        image_ratio: Share of batches made of single frames, with ``image_heads`` (0.2: TRAINING section 2).
+        image_ratio: Single frames judged per clip judged, with ``image_heads``, and their weight in both hinge terms
+            against that of the clips (ours; chosen on one seed).
         mismatch_ratio: Share of real clips shown to the heads with another clip's caption as fakes (an option of
             TRAINING 3.4).
         r1_weight: Weight gamma of R1 on real clips; 0 leaves it out (SF-V has R1, its gamma is not published).
@@ -262,7 +263,7 @@ class AdversarialOptions:
     huber_width: Positive = 0.3
     image_heads: bool = True
     video_heads: bool = True
-    image_ratio: Ratio = 0.2
+    image_ratio: Ratio = 0.5
     mismatch_ratio: Ratio = 0.25
     r1_weight: Weight = 0.0
     r1_on: Literal["features", "clips"] = "features"

@@ -90,7 +90,8 @@ def test_r1_adds_to_the_loss_of_the_heads(
     again = Batch(indices=batch.indices, generator=torch.Generator().manual_seed(0), step=0, device=batch.device)
     without = AdversarialLosses(kit.with_denoiser(make_network(1)), discriminator, data, ways, plain).heads(again)[0]
     assert values["gradient_penalty"].item() > 0
-    assert loss.item() == pytest.approx(without.item() + 10.0 * values["gradient_penalty"].item(), rel=1e-3)
+    penalty = values["gradient_penalty"] + options.image_ratio * values["image_gradient_penalty"]
+    assert loss.item() == pytest.approx(without.item() + 10.0 * penalty.item(), rel=1e-3)
     loss.backward()
     assert discriminator.heads[0].shrink.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in kit.denoiser.parameters())
@@ -185,6 +186,58 @@ def test_without_image_heads_no_images_are_fetched(
     assert torch.isfinite(losses.heads(batch)[0])
 
 
+def test_images_are_judged_beside_the_clips_and_change_no_other_term(
+    kit: Kit,
+    make_network: MakeNetwork,
+    data: LatentClips,
+    ways: Trajectories,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    discriminator = make_discriminator(kit, head_width=8, seed=0)
+    encode, judged = kit.denoiser.encode, []
+
+    def spy(sample: Tensor, *arguments: Tensor) -> list[Tensor]:
+        judged.append(tuple(sample.shape[:2]))
+        return encode(sample, *arguments)
+
+    monkeypatch.setattr(kit.denoiser, "encode", spy)
+    joint = AdversarialOptions(image_ratio=0.3, adversarial_weight=0.7)
+    found, totals = [], []
+    for options in (joint, dataclasses.replace(joint, image_heads=False)):
+        student = make_network(1)
+        nn.init.normal_(student.conv_out.weight, generator=torch.Generator().manual_seed(0), std=0.1)
+        losses = AdversarialLosses(kit.with_denoiser(student), discriminator, data, ways, options)
+        again = Batch(indices=batch.indices, generator=torch.Generator().manual_seed(0), step=0, device=batch.device)
+        total, terms = losses.generator(again)
+        found.append(terms)
+        totals.append(total.item())
+        losses.heads(batch)
+    images = found[0].pop("image_loss")
+    assert {name: value.item() for name, value in found[0].items()} == {
+        name: value.item() for name, value in found[1].items()
+    }
+    assert images.item() != 0.0
+    assert totals[0] - totals[1] == pytest.approx(0.3 * 0.7 * images.item(), rel=1e-3)
+    clips = [(4, 8), (4, 8), (1, 8)]  # real, generated, wrongly captioned
+    assert judged == [(4, 8), (2, 1), *clips, (2, 1), (2, 1), (4, 8), *clips]
+
+
+@pytest.mark.parametrize("start", ["real", "trajectory"])
+def test_the_generator_makes_whole_clips_where_all_steps_judge_images(
+    kit: Kit, data: LatentClips, ways: Trajectories, batch: Batch, start: Any
+) -> None:
+    student = Straight()
+    discriminator = make_discriminator(kit, head_width=8, seed=0)
+    options = AdversarialOptions(generator_input=start, image_ratio=1.0)
+    losses = AdversarialLosses(kit.with_denoiser(student), discriminator, data, ways, options)
+    losses.heads(batch)
+    losses.generator(batch)[1]["image_loss"].backward()
+    assert set(student.frames) == {8}
+    assert student.one.grad is not None
+    assert student.one.grad != 0
+
+
 class Constant(nn.Module):
     """A denoiser whose velocity is a weight plus the mean of its caption's first feature."""
 
@@ -204,9 +257,11 @@ class Straight(nn.Module):
         super().__init__()
         self.one = nn.Parameter(torch.ones(()))
         self.calls: list[tuple[int, bool]] = []
+        self.frames: list[int] = []
 
     def forward(self, sample: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002  # the protocol's signature
         self.calls.append((round(float(timestep[0])), torch.is_grad_enabled()))
+        self.frames.append(sample.shape[1])
         return self.one * sample / (timestep.reshape(-1, 1, 1, 1, 1) / 1000)
 
 
