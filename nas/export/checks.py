@@ -26,6 +26,8 @@ MAX_RANK = 5
 # Constants that are not parameters: shapes, frame positions, scales of fused norms.
 WEIGHT_TOLERANCE_RATIO = 0.01
 WEIGHT_TOLERANCE_BYTES = 100_000
+# Only tensors of fewer elements are kept from vanishing (``as_stored``).
+UNDERFLOW_ELEMENTS = 400
 
 
 def check_package(package: Package, component: Component) -> tuple[StructureCheck, ...]:
@@ -77,11 +79,26 @@ def require_passed(checks: tuple[StructureCheck, ...], path: Path) -> None:
         )
 
 
+def as_stored(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Round weights to float16 as coremltools does: numbers of short tensors do not vanish.
+
+    Source:
+        coremltools 9.0, ``FP16ComputePrecision._check_underflow_to_zero``: below 400 elements, what would be zero or
+        the smallest float16 becomes the smallest with its sign, unless it was zero.
+    """
+    rounded = values.astype(np.float16)
+    if values.size >= UNDERFLOW_ELEMENTS:
+        return rounded
+    smallest = np.nextafter(np.float16(0), np.float16(1))
+    vanishing = (values != 0) & (np.abs(rounded) <= smallest)
+    return np.where(vanishing, np.copysign(smallest, values).astype(np.float16), rounded)
+
+
 def _weight_checks(package: Package, parameters: dict[str, Tensor]) -> tuple[StructureCheck, StructureCheck]:
     varied: dict[str, int] = {}
     names: dict[str, str] = {}
     for name, parameter in parameters.items():
-        values = parameter.detach().numpy().astype(np.float16)
+        values = as_stored(parameter.detach().numpy())
         if values.min() != values.max():
             digest = digest_tensor(values)
             varied[digest] = values.nbytes
