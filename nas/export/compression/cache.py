@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.export.mil.values import Array
 
 # Of what is kept; raised when ``fit_table`` would give other values.
-_VERSION = 1
+_VERSION = 2
 
 
 class Cache:

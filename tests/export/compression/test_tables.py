@@ -7,29 +7,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.core.errors import InputError
+from nas.core.errors import InputError, UnavailableError
 from nas.export.compression.tables import fit_table, fit_tables, looked_up, nearest_entries, value_counts
 from nas.export.shims import load_coremltools
 
 RANDOM = np.random.default_rng(5)
 NORMAL = (0.02 * RANDOM.standard_normal((24, 500))).astype(np.float16)
+FLAT = RANDOM.uniform(-0.05, 0.05, (20, 500)).astype(np.float16)
 TAILS = (0.02 * RANDOM.standard_t(3, (24, 500))).astype(np.float16)
 
 
 def squared_error(weight: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> float:
-    nearest = np.abs(weight.reshape(-1, 1).astype(np.float64) - table.astype(np.float64)).min(axis=1)
-    return float(np.sum(nearest**2))
+    values, counts = np.unique(weight.astype(np.float64), return_counts=True)
+    return float(np.sum(counts * np.abs(values[:, None] - table.astype(np.float64)).min(axis=1) ** 2))
 
 
-@pytest.mark.parametrize("weight", [NORMAL, TAILS], ids=["normal", "heavy tails"])
-@pytest.mark.parametrize(("bits", "excess"), [(1, 0.03), (2, 0.03), (4, 0.03), (6, 0.08), (8, 0.2)])
-def test_table_is_near_the_exact_optimum(weight: np.ndarray[Any, Any], bits: int, excess: float) -> None:
+@pytest.mark.parametrize("weight", [NORMAL, TAILS, FLAT], ids=["normal", "heavy tails", "uniform"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
+def test_table_has_the_error_of_the_exact_optimum(weight: np.ndarray[Any, Any], bits: int) -> None:
     load_coremltools()
     from coremltools._deps import _kmeans1d
 
     values, counts = np.unique(weight.astype(np.float64), return_counts=True)
     exact = np.array(_kmeans1d.cluster(values, 1 << bits, weights=counts).centroids).astype(np.float16)
-    assert squared_error(weight, fit_table(weight, bits)) <= (1 + excess) * squared_error(weight, exact)
+    assert squared_error(weight, fit_table(weight, bits)) == pytest.approx(squared_error(weight, exact), rel=0.01)
+
+
+def test_table_without_the_clustering_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_coremltools()
+    monkeypatch.setattr("coremltools._deps._kmeans1d", None)
+    with pytest.raises(UnavailableError, match="no one-dimensional clustering"):
+        fit_table(NORMAL, 4)
 
 
 def test_table_keeps_every_value_of_a_weight_with_few() -> None:
