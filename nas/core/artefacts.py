@@ -81,6 +81,8 @@ class ExportedModel:
 
     ``lowering`` is the compute unit that the network was rewritten for: ``neural_engine`` or ``gpu``. ``packages`` are
     names in call order, one or two, and ``sha256`` their digests; ``package_bytes`` and ``operations`` are of all.
+    ``precision`` is what they compute in, ``weights`` the form of the stored weights; ``checks`` and ``parity`` are of
+    the package before its weights were compressed.
     """
 
     architecture: Architecture
@@ -96,3 +98,4 @@ class ExportedModel:
     seconds: float
     peak_rss_mb: float
     parity: ParityReport | None = None
+    weights: str = "float16"

@@ -78,8 +78,9 @@ class BundleComponent:
         calls: When the program around it calls it.
         lowering: How the network was rewritten: ``neural_engine`` or ``gpu``.
         compression: Form of the stored weights.
-        checks: Of the reloaded packages.
-        parity: The packages computed on the exporting machine, against PyTorch; None where that was not asked for.
+        checks: Of the reloaded packages, before compression.
+        parity: The packages computed on the exporting machine, against PyTorch; None where that was not asked for. Of
+            compressed weights it is that of the float16 package; ``compression.json`` has their own error.
         verification: Inputs, and outputs of PyTorch in float32.
     """
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from nas.export.bundle import Bundle
 
 
+_HEADER = ("network", "package", "size", "called", "checks passed", "weights", "float16 package against PyTorch")
+
+
 def bundle_sections(bundle: Bundle) -> str:
     """Return Markdown to add to the card."""
     rows = [
@@ -21,6 +24,7 @@ def bundle_sections(bundle: Bundle) -> str:
             f"{package.file.num_bytes / 1e6:,.2f} MB",
             component.calls,
             _passed(component.checks),
+            component.compression,
             _agreement(component.parity),
         )
         for component in bundle.components
@@ -29,7 +33,7 @@ def bundle_sections(bundle: Bundle) -> str:
     parts = [
         "## Bundle",
         f"`bundle.json` names every file with its digest. {_completeness(bundle)}",
-        table(("network", "package", "size", "called", "checks passed", "against PyTorch, float32 / float16"), rows),
+        table(_HEADER, rows),
         "## Use",
         "\n".join(f"{number}. {step}" for number, step in enumerate(_steps(bundle), start=1)),
     ]

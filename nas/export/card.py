@@ -51,7 +51,7 @@ def model_card(
             [(item.name, item.expected, item.found, "yes" if item.passed else "**no**") for item in model.checks],
         ),
         "## Limits",
-        _limits(model, scenario, weight_bits=metadata.weight_bits),
+        _limits(model, scenario, costed=metadata.costed_weights),
         "## Made with",
         table(("package", "version"), [(name, version) for name, version in tool_versions().items() if version]),
     ]
@@ -62,7 +62,9 @@ def _facts(model: ExportedModel, scenario: Scenario, metadata: ExportMetadata) -
     rows = [
         ("form", FORMS[model.lowering]),
         ("parameters", f"{model.parameters:,}"),
-        ("package", f"{model.package_bytes / 1e6:,.1f} MB, {model.precision}, {model.minimum_os} or newer"),
+        ("package", f"{model.package_bytes / 1e6:,.1f} MB, {model.minimum_os} or newer"),
+        ("stored weights", model.weights),
+        ("computes in", model.precision),
         ("SHA-256", ", ".join(model.sha256)),
         ("scenario", f"{scenario.frames} latent frames, {scenario.width} x {scenario.height} px"),
         ("sampling", f"{scenario.denoising_steps} steps, {'with' if scenario.guidance else 'no'} guidance"),
@@ -112,7 +114,7 @@ def _cost_rows(cost: CostEstimate) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _limits(model: ExportedModel, scenario: Scenario, *, weight_bits: int) -> str:
+def _limits(model: ExportedModel, scenario: Scenario, *, costed: str) -> str:
     outputs = (
         "and its outputs as PyTorch computes the saved program on the export's machine."
         if model.parity is not None
@@ -126,8 +128,8 @@ def _limits(model: ExportedModel, scenario: Scenario, *, weight_bits: int) -> st
             f"- Shapes are fixed: one clip of {scenario.frames} latent frames.",
             f"- The network has the form for the {FORMS[model.lowering]}; other compute units may run it more slowly.",
             *(
-                (f"- The cost above is of {weight_bits}-bit weights; the package has 16: compress it first.",)
-                if weight_bits < 16
+                (f"- The cost above is of weights in {costed}, which are not those of the package: {model.weights}.",)
+                if costed
                 else ()
             ),
         )

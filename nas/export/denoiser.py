@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,8 +42,18 @@ CARD_NAME = "model_card.md"
 RECORD_NAME = "export.json"
 # Gets the folder that is being made, what the denoiser was exported from, and its record.
 Completion = Callable[[Path, Component, ExportedModel], str]
-# Gets the package that has passed and replaces it by a compressed one; returns a section of the card.
-Compression = Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """What became of a package: the form of its weights in words, and a section of the card."""
+
+    weights: str
+    section: str
+
+
+# Gets the package that has passed and replaces it by a compressed one.
+Compression = Callable[[Path], Compressed]
 STEPS = ("trace", "convert", "save", "check", "compute", "done")
 
 
@@ -116,7 +127,7 @@ def export_denoiser(
             agreement = compute_parity(packages, component, quick=quick, progress=report, record=record)
             checks += parity_checks(agreement)
             require_passed(checks, folder / PACKAGE_NAME)
-        section = compress(work / PACKAGE_NAME) if compress is not None else ""
+        compressed = compress(work / PACKAGE_NAME) if compress is not None else None
         model = ExportedModel(
             architecture=denoiser.architecture,
             packages=tuple(path.name for path in packages),
@@ -131,10 +142,11 @@ def export_denoiser(
             seconds=time.monotonic() - start,
             peak_rss_mb=peak_rss_mb(),
             parity=agreement,
+            weights=compressed.weights if compressed is not None else "float16",
         )
         card = model_card(model, package, scenario, metadata, component=component)
         write_json(work / RECORD_NAME, with_schema("export", 1, to_data(model)))
-        card += section
+        card += compressed.section if compressed is not None else ""
         if complete is not None:
             card += complete(work, component, model)
         write_text_atomically(work / CARD_NAME, card)

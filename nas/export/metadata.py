@@ -43,7 +43,7 @@ class ExportMetadata:
         cost: Cost that the search saw.
         quality: Quality that the search saw.
         figures: Further figures with their origin.
-        weight_bits: Bits of a weight that the cost is of; the package's own are 16.
+        costed_weights: Form of the weights that the cost is of, where the package stores another.
     """
 
     author: str = ""
@@ -53,7 +53,7 @@ class ExportMetadata:
     cost: CostEstimate | None = None
     quality: Quality | None = None
     figures: tuple[MeasuredFigure, ...] = ()
-    weight_bits: int = 16
+    costed_weights: str = ""
 
 
 def package_entries(

@@ -115,6 +115,7 @@ def _components(
             text=denoiser.description,
             calls=f"{steps} steps of a clip{', twice each with guidance' if guided else ''}",
             lowering=lowering,
+            compression=model.weights,
             checks=model.checks,
             parity=model.parity,
         )

@@ -17,6 +17,7 @@ from latency_models.lowering import PACKAGE_LOWERINGS
 from nas.config.validation import faults
 from nas.core.errors import ConfigError, NasError, Problem
 from nas.pipeline.budget_checks import budget_faults
+from nas.pipeline.compress import compression_faults
 from nas.pipeline.executor_checks import executor_faults
 from nas.pipeline.pipeline_folder import folder_faults
 from nas.pipeline.quality_checks import quality_faults, trained_estimators
@@ -52,6 +53,7 @@ def check_run(config: RunConfig, document: Document | None = None) -> None:
     found += executor_faults(config)
     found += scenario_faults(config)
     found += quality_faults(config)
+    found += compression_faults(config)
     if found:
         source = document.source if document else f"run {config.run.name!r}"
         raise faults(source, [_problem(path, message, document) for path, message in found])

@@ -7,18 +7,21 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nas.config.compression import BITS
+from nas.config.run import WeightsSection
 from nas.core.errors import ConfigError
 from nas.core.files import write_json
 from nas.core.schema import from_data, to_data, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from nas.config.compression import CompressionSection
-    from nas.config.run import WeightsSection
+    from nas.config.run import RunConfig
     from nas.core.protocols import Progress
     from nas.export.compression import CompressionRecord, CompressionSettings
+    from nas.export.denoiser import Compressed, Compression
 
 SCHEMA = "compression", 1
 RECORD_NAME = "compression.json"
@@ -103,10 +106,10 @@ def settings_of(section: CompressionSection, weights: WeightsSection | None) -> 
 
 def compression_of(
     section: CompressionSection, weights: WeightsSection | None, *, cache: Path, progress: Progress | None = None
-) -> Callable[[Path], str] | None:
+) -> Compression | None:
     """Return what puts a compressed package in the place of a float16 one; None where it stays in float16.
 
-    It writes ``compression.json`` beside the package and returns a section of the model card. Where the export recorded
+    It writes ``compression.json`` beside the package. Where the export recorded
     inputs and PyTorch's outputs (``verification``), errors are also against those.
 
     Args:
@@ -122,8 +125,9 @@ def compression_of(
     if settings is None:
         return None
 
-    def compress(package: Path) -> str:
+    def compress(package: Path) -> Compressed:
         from nas.export.compression import compress_package, read_inputs
+        from nas.export.denoiser import Compressed
         from nas.export.mil import read_program
         from nas.export.verification import reference_path
 
@@ -142,7 +146,7 @@ def compression_of(
         write_record(package.parent / RECORD_NAME, record)
         if recorded.is_file():
             _bind_reference(recorded, record)
-        return card_section(record)
+        return Compressed(weights=weights_text(record), section=card_section(record))
 
     return compress
 
@@ -163,13 +167,18 @@ def _bind_reference(path: Path, record: CompressionRecord) -> None:
     )
 
 
+def weights_text(record: CompressionRecord) -> str:
+    """Return the forms of the stored weights in words: ``5 weights palettize 4``, the most frequent first."""
+    forms = Counter(layer.form for layer in record.layers)
+    return ", ".join(f"{count} weight{'s' if count > 1 else ''} {form}" for form, count in forms.most_common())
+
+
 def card_section(record: CompressionRecord) -> str:
     """Return what the model card says of a compressed package."""
-    forms = Counter(layer.form for layer in record.layers)
     lines = [
         "## Compression",
         f"{record.source_bytes / 1e6:,.2f} MB in float16, {record.package_bytes / 1e6:,.2f} MB as it is: "
-        f"{', '.join(f'{count} weights {form}' for form, count in forms.most_common())}. `{RECORD_NAME}` has every "
+        f"{weights_text(record)}. `{RECORD_NAME}` has every "
         "layer. The checks above are of the float16 package before compression.",
         "| output | computed in | against | PSNR | relative RMS | largest relative |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
@@ -198,3 +207,57 @@ def stored_as(weights: WeightsSection | None) -> dict[str, Any] | None:
     if weights is None or weights.bits == 16:
         return None
     return {**_FORMS[weights.form], "bits": weights.bits}
+
+
+def costed_text(section: CompressionSection, weights: WeightsSection | None) -> str:
+    """Return the form of weights that the cost is of where the export stores another; empty where it does not.
+
+    Args:
+        section: ``export.compression``.
+        weights: Bits and form that the cost is of.
+    """
+    from nas.export.compression.forms import Form
+
+    costed = stored_as(weights)
+    if section.type == "auto":
+        return ""
+    found = Form() if costed is None else Form(**{"kind" if key == "type" else key: costed[key] for key in costed})
+    asked = {"type": "float16", "bits": 16} if section.type == "none" else section.model_dump()
+    same = (found.kind, found.bits, found.group_size, found.block_size) == tuple(
+        asked.get(key) for key in ("type", "bits", "group_size", "block_size")
+    )
+    return "" if same else found.text
+
+
+def compression_faults(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield what the export stage could not do of ``export.compression``, by key; nothing without that stage."""
+    if config.export is None:
+        return
+    section, scenarios = config.export.compression, config.search.scenario if config.search else None
+    compressed = section.type not in {"auto", "none"}
+    if section.type == "auto":
+        own = config.device.weights
+        stated = [("device.weights", own)] if own else []
+        chosen = [bits for bits in (scenarios.weight_bits if scenarios else None) or () if bits < 16]
+        stated += [
+            ("search.scenario.weight_bits", WeightsSection(bits=bits, form=own.form))
+            for bits in chosen
+            if own and bits != own.bits
+        ]
+        for path, weights in stated:
+            stored = stored_as(weights) if weights.form in _FORMS else None  # others are named by the device's checks
+            compressed |= stored is not None
+            if stored and weights.bits not in BITS[stored["type"]]:
+                allowed = " or ".join(str(bits) for bits in BITS[stored["type"]])
+                yield (
+                    path,
+                    f"Core ML stores {weights.form!r} weights in {allowed} bits, got {weights.bits}: choose those, the "
+                    "form 'palettised', or export.compression {type: none} for a package in float16",
+                )
+    if compressed and config.export.chunks == 2:
+        yield (
+            "export.chunks",
+            f"a package whose weights are compressed is not cut in two, got 2 with export.compression {section.type!r}"
+            f"{' and device.weights of fewer than 16 bits' if section.type == 'auto' else ''}; say 1 or auto, or "
+            "export.compression {type: none}",
+        )

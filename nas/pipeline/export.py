@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.artefacts import TrainedModel
-from nas.core.errors import ConfigError
 from nas.core.files import read_json, write_json
 from nas.core.schema import check_schema, from_data, to_data, with_schema
 from nas.export.denoiser import export_denoiser
@@ -18,7 +17,7 @@ from nas.models.weights import WeightReport, load_image_weights
 from nas.pipeline.audit import AUDIT_NAME, Described, write_audit
 from nas.pipeline.bundle import bundle_completion
 from nas.pipeline.choice import chosen
-from nas.pipeline.compress import CACHE_NAME, compression_of
+from nas.pipeline.compress import CACHE_NAME, compression_of, costed_text
 from nas.pipeline.context import present
 from nas.report.audit import described_lines, headlines
 from nas.runs.front import read_front
@@ -38,7 +37,6 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
     Raises:
         CheckpointError: The trained weights or the image weights cannot be read.
         UnavailableError: coremltools is missing or the disk is full.
-        ConfigError: Two packages are asked for and compression as well.
         VerificationError: A check of the package failed.
     """
     front = read_front(context.path("search", "front.json"))
@@ -55,15 +53,11 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         cache=folder / CACHE_NAME,
         progress=progress,
     )
-    if compress is not None and section.chunks == 2:
-        raise ConfigError(
-            "export.chunks: two packages cannot be compressed, say 1 or auto, or export.compression {type: none}"
-        )
     metadata = ExportMetadata(
         trained=trained,
         cost=member.cost,
         quality=member.quality,
-        weight_bits=16 if compress else selected.point.weight_bits or 16,
+        costed_weights=costed_text(section.compression, selected.context.config.device.weights),
     )
     lowering = chosen_lowering(section.lowering, scenario)
     around = bundle_completion(

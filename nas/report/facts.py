@@ -228,7 +228,7 @@ def export_facts(run: ExportedRun) -> tuple[Fact, ...]:
         ),
         Fact(
             label="Format",
-            value=model.precision,
+            value=f"{model.precision}, stored weights {model.weights}",
             detail=f"Core ML ML Program, {model.minimum_os} or newer",
         ),
         Fact(

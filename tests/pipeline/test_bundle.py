@@ -18,7 +18,8 @@ from diffusers import AutoencoderTiny
 
 import search_spaces
 from nas.cli.main import main
-from nas.config.run import ExportSection
+from nas.config.compression import CompressionSection
+from nas.config.run import ExportSection, WeightsSection
 from nas.core.errors import InputError, UnavailableError
 from nas.core.scenario import Scenario
 from nas.export.bundle import read_bundle
@@ -28,6 +29,7 @@ from nas.models.build import build_denoiser
 from nas.models.caption import CaptionEncoder
 from nas.pipeline.bundle import bundle_completion
 from nas.pipeline.bundled import bundled_pipeline
+from nas.pipeline.compress import compression_of
 from nas.pipeline.pipeline_folder import folder_faults
 from nas.pipeline.surroundings import find_surroundings, write_files
 from nas.training.clips import VOCABULARY
@@ -112,6 +114,40 @@ def test_the_manifest_says_how_the_packages_are_used(bundle: Path) -> None:
     assert (found.time_embedding.input, found.time_embedding.channels) == ("time_embedding", BACKBONE.base_channels)
     assert "`time_embedding` has 48 channels" in card
     assert "(1 - s) (x - t v) + s e" in card
+
+
+def test_a_compressed_bundle_says_so_and_is_verified(trained: Path, tmp_path: Path) -> None:
+    compression, weights = CompressionSection(), WeightsSection(bits=4, form="palettised")
+    folder, metadata = tmp_path / "network", ExportMetadata(costed_weights="linear 8")
+    complete = bundle_completion(
+        ExportSection(parity="quick", decoder_frames=2),
+        trained=tmp_path / "none",
+        backbone=BACKBONE,
+        scenario=SCENARIO,
+        lowering="gpu",
+        metadata=metadata,
+    )
+    model = export_denoiser(
+        load_pipeline(trained / "pipeline").denoiser,
+        SCENARIO,
+        folder,
+        lowering="gpu",
+        metadata=metadata,
+        parity="quick",
+        compress=compression_of(compression, weights, cache=tmp_path / "cache"),
+        complete=complete,
+    )
+    layers = json.loads((folder / "compression.json").read_text())["layers"]
+    component = read_bundle(folder).component("denoiser")
+    assert component is not None
+    assert component.compression == model.weights == f"{len(layers)} weights palettize 4"
+    assert model.package_bytes == component.packages[0].file.num_bytes < 0.4 * 2 * model.parameters
+    card = (folder / "model_card.md").read_text()
+    assert f"| stored weights | {model.weights} |" in card
+    assert "weights in linear 8, which are not those of the package" in card
+    assert f"| {model.weights} |" in card.partition("## Bundle")[2].partition("## Use")[0]
+    result = CliRunner().invoke(main, ["verify", str(folder), "--json", "-q"])
+    assert result.exit_code == 0, result.stderr
 
 
 def test_a_changed_bundle_is_not_sampled(bundle: Path, tmp_path: Path) -> None:

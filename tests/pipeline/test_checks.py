@@ -184,3 +184,43 @@ def test_evaluations_of_zero_are_refused_with_their_line(tmp_path: Path) -> None
     assert found(tmp_path, GOOD + "search:\n  evaluations: 0\n") == {
         "search.evaluations": (6, "must be at least 1, got 0")
     }
+
+
+STORED = GOOD.replace("{name: host-cpu}", "{name: iphone16_pro_max, WEIGHTS}")
+
+
+@pytest.mark.parametrize(
+    ("weights", "export", "path", "line", "message"),
+    [
+        ("threads: 1", "{chunks: 2, compression: {type: palettize, bits: 4}}", "export.chunks", 5, "not cut in two"),
+        ("weights: {bits: 4, form: palettised}", "{chunks: 2}", "export.chunks", 5, "device.weights of fewer than 16"),
+        ("weights: {bits: 6, form: linear}", "{}", "device.weights", 4, "'linear' weights in 4 or 8 bits, got 6"),
+        ("weights: {bits: 6, form: blockwise}", "{}", "device.weights", 4, "'blockwise' weights in 4 or 8 bits, got 6"),
+    ],
+)
+def test_compression_that_cannot_be(
+    tmp_path: Path, weights: str, export: str, path: str, line: int, message: str
+) -> None:
+    faults = found(tmp_path, STORED.replace("WEIGHTS", weights) + f"export: {export}\n")
+    assert {name: place for name, (place, _) in faults.items()} == {path: line}
+    assert message in faults[path][1]
+
+
+def test_bits_of_a_searched_scenario_that_core_ml_lacks(tmp_path: Path) -> None:
+    text = STORED.replace("WEIGHTS", "weights: {bits: 8, form: linear}")
+    text += "search: {evaluations: 8, scenario: {weight_bits: [8, 6], worth: {weight_bits: [1, 0.5]}}}\nexport: {}\n"
+    faults = found(tmp_path, text)
+    assert "in 4 or 8 bits, got 6" in faults["search.scenario.weight_bits"][1]
+    assert "search.scenario.weight_bits" not in found(tmp_path, text.replace("form: linear", "form: palettised"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "export"),
+    [
+        ("weights: {bits: 6, form: linear}", "{compression: {type: none}, chunks: 2}"),
+        ("weights: {bits: 6, form: palettised}", "{}"),
+        ("threads: 1", "{chunks: 2}"),
+    ],
+)
+def test_compression_that_can_be(tmp_path: Path, weights: str, export: str) -> None:
+    assert found(tmp_path, STORED.replace("WEIGHTS", weights) + f"export: {export}\n") == {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
+from nas.cli.main import main
 from nas.core.errors import BudgetError, ConfigError, InputError, VerificationError
 from nas.export.compression import CompressionSettings, compress_package, noise_inputs, read_inputs
 from nas.export.compression.cache import Cache
@@ -92,6 +96,24 @@ def test_mixed_plan_fits_and_beats_the_uniform_one_of_its_size(package: Path, tm
     branch = next(layer for layer in mixed.layers if layer.shape == (32, 32, 3, 3))
     assert branch.gain is not None
     assert branch.gain < 0.05
+
+
+def test_solver_that_writes_leaves_one_json_document(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    solve = scipy.optimize.milp
+
+    def talkative(*arguments: Any, **options: Any) -> Any:
+        os.write(1, b"line of the solver\n")
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", talkative)
+    target = tmp_path / "small.mlpackage"
+    main(
+        ["compress", str(package), "--output", str(target), "--type", "mixed", "--package-mb", "0.024", "--json"],
+        standalone_mode=False,
+    )
+    assert json.loads(capfd.readouterr().out)["package_bytes"] <= 24_000
 
 
 def test_predicted_noise_orders_plans_as_their_measured_error_does(package: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nas.core.files import read_json, sha256_path
 from nas.export.compression import noise_inputs
 from nas.export.mil import execute, read_program
 from nas.export.verification import Reference, read_reference, reference_path, write_reference
-from nas.pipeline.compress import compression_of, settings_of
+from nas.pipeline.compress import compression_of, costed_text, settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def test_auto_makes_the_package_that_was_costed(package: Path, tmp_path: Path) -
     write_reference(reference_path(own), Reference(packages=(sha256_path(own),), inputs=inputs, trained=trained))
     compress = compression_of(CompressionSection(), WeightsSection(bits=6, form="palettised"), cache=tmp_path / "cache")
     assert compress is not None
-    card = compress(own)
+    made = compress(own)
     record = read_json(tmp_path / "compression.json")
     reference = read_reference(reference_path(own))
     assert record["schema"] == "nas/compression/1"
@@ -37,8 +37,9 @@ def test_auto_makes_the_package_that_was_costed(package: Path, tmp_path: Path) -
     assert reference.packages == (sha256_path(own),) == (record["sha256"],)
     psnr = min(row["psnr_db"] for row in record["errors"] if row["precision"] == "float32")
     assert reference.min_psnr_db == pytest.approx(psnr - 1.0)
-    assert "5 weights palettize 6" in card
-    assert "| result | float16 | source network |" in card
+    assert made.weights == "5 weights palettize 6"
+    assert f"as it is: {made.weights}" in made.section
+    assert "| result | float16 | source network |" in made.section
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,24 @@ def test_sixteen_bits_and_none_leave_the_package_as_it_is() -> None:
     assert settings_of(CompressionSection(), None) is None
     assert settings_of(CompressionSection(), WeightsSection()) is None
     assert settings_of(CompressionSection(type="none"), WeightsSection(bits=4, form="palettised")) is None
+
+
+@pytest.mark.parametrize(
+    ("section", "weights", "expected"),
+    [
+        ({}, {"bits": 4, "form": "palettised"}, ""),
+        ({"type": "none"}, {}, ""),
+        ({"type": "none"}, {"bits": 4, "form": "palettised"}, "palettize 4"),
+        ({"type": "linear", "bits": 8}, {}, "float16"),
+        ({"type": "linear", "bits": 4, "block_size": 32}, {"bits": 4, "form": "blockwise"}, ""),
+        ({"type": "linear", "bits": 4}, {"bits": 4, "form": "blockwise"}, "linear 4 per 32 inputs"),
+    ],
+)
+def test_card_says_where_the_cost_is_of_other_weights(
+    section: dict[str, object], weights: dict[str, object], expected: str
+) -> None:
+    found = costed_text(CompressionSection.model_validate(section), WeightsSection.model_validate(weights))
+    assert found == expected
 
 
 def test_linear_weights_of_six_bits_have_no_form() -> None:
