@@ -294,7 +294,7 @@ def test_a_second_opinion_is_in_manifest_and_card(tmp_path: Path, monkeypatch: p
         metadata=ExportMetadata(),
     )
     record = SimpleNamespace(
-        architecture=search_spaces.get("tiny").smallest(), minimum_os="iOS18", checks=(), parity=None
+        architecture=search_spaces.get("tiny").smallest(), minimum_os="iOS18", weights="float16", checks=(), parity=None
     )
     card = complete(tmp_path / "bundle", small_component(), cast("ExportedModel", record))
     opinion = read_bundle(tmp_path / "bundle").second_opinion
