@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,9 @@ def perform(context: Context, folder: Path, progress: Progress) -> str:
         lowering=lowering,
         metadata=metadata,
     )
-    described = Described(workload=context.space.workload(selected.architecture, scenario), form=lowering)
+    # The package is float16 whatever the host was priced in.
+    stored = replace(scenario, precision="float16")
+    described = Described(workload=context.space.workload(selected.architecture, stored), form=lowering)
 
     def complete(work: Path, component: Component, model: ExportedModel) -> str:
         sections = around(work, component, model)

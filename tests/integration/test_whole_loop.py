@@ -57,6 +57,15 @@ def without_seconds(evaluations: list[dict[str, object]]) -> list[dict[str, obje
     return [{key: value for key, value in row.items() if key != "seconds"} for row in evaluations]
 
 
+def test_exported_program_needs_the_memory_that_its_description_says(finished: Path) -> None:
+    (record,) = finished.glob("export/*/audit.json")
+    audit = json.loads(record.read_text())
+    (program,) = [item for item in audit["packages"] if item["package"] == "denoiser.mlpackage"]
+    described = audit["described"]
+    assert program["memory"]["activation_peak_bytes"] == pytest.approx(described["activation_peak_bytes"], rel=0.05)
+    assert program["memory"]["weight_bytes"] == pytest.approx(described["weight_bytes"], rel=0.05)
+
+
 def test_every_stage_ends_done_and_verifies(finished: Path) -> None:
     assert set(states(finished).values()) == {"done"}
     assert set(STAGES) == set(states(finished))

@@ -147,6 +147,12 @@ def check_settings(settings: CompressionSettings) -> None:
 
 
 def _faults(settings: CompressionSettings) -> Iterable[str]:
+    for name in ("package_mb", "min_psnr_db"):
+        value = getattr(settings, name)
+        if value is not None and not math.isfinite(value):
+            yield f"{name}: must be a finite number, got {value}"
+    if settings.package_mb is not None and settings.package_mb <= 0:
+        yield f"package_mb: must be above 0, got {settings.package_mb}"
     allowed = {"palettize": PALETTE_BITS, "linear": LINEAR_BITS, "sparse": tuple(range(1, 16))}.get(settings.type)
     words = ", ".join(map(str, allowed or ()))
     if allowed and settings.bits is None:

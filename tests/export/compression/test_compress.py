@@ -198,6 +198,13 @@ def test_recorded_outputs_are_a_second_reference(package: Path, tmp_path: Path) 
         ({"type": "palettize", "bits": 5}, ConfigError, "takes 1, 2, 3, 4, 6, 8, got 5"),
         ({"type": "linear"}, ConfigError, "'linear' needs one of 4, 8"),
         ({"type": "mixed"}, ConfigError, "'mixed' needs the size"),
+        ({"type": "mixed", "package_mb": float("nan")}, ConfigError, "package_mb: must be a finite number, got nan"),
+        ({"type": "mixed", "package_mb": -1.0}, ConfigError, "package_mb: must be above 0, got -1.0"),
+        (
+            {"type": "sparse", "bits": 8, "min_psnr_db": float("nan")},
+            ConfigError,
+            "min_psnr_db: must be a finite number",
+        ),
         ({"type": "mixed", "bits": 4, "package_mb": 1.0}, ConfigError, "chooses them layer by layer"),
         ({"type": "palettize", "bits": 4, "package_mb": 1.0}, ConfigError, "follows from its bits"),
         ({"type": "linear", "bits": 8, "group_size": 4}, ConfigError, "group_size: is for look-up tables"),
