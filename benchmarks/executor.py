@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from nas.export.lowering import Lowering
 
 MIDDLE = Scenario(frames=4, height=256, width=256, denoising_steps=4)
+FULL = Scenario(frames=16, height=512, width=512, denoising_steps=4)
 LIMITS = {"float32": 1e-3, "float16": 1e-2}
 FORMS = ("gpu", "neural_engine")
 MAX_TIME_RATIO, REPEATS = 3.0, 2
@@ -150,12 +151,11 @@ def _middle() -> Component:
 
 
 def _full() -> Component:
-    from benchmarks.export_full_size import SCENARIO, mixed_architecture
+    from benchmarks.export_size import ALL_KINDS, read_architecture
 
     torch.manual_seed(0)
-    return denoiser_component(
-        trained(build_denoiser(search_spaces.get("snapgen_v"), mixed_architecture())), SCENARIO, lowering="gpu"
-    )
+    network = trained(build_denoiser(search_spaces.get("snapgen_v"), read_architecture(ALL_KINDS)))
+    return denoiser_component(network, FULL, lowering="gpu")
 
 
 TIMED = {"timed middle": (_middle, REPEATS), "timed full": (_full, 1)}

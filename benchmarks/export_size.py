@@ -1,4 +1,4 @@
-"""Export of the 0.6 B network of ``examples``: seconds, memory and package of one lowering, each step by itself.
+"""Export of a 0.6 B network with every temporal kind: seconds, memory and package of one form, each step by itself.
 
     python benchmarks/export_size.py --lowering neural_engine --frames 2 --size 256 --out benchmarks/results
 
@@ -30,14 +30,15 @@ from nas.core.scenario import Scenario
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "snapgen_v_0.6b.json"
+# All six temporal kinds; joint attention only where a clip has few pixels.
+ALL_KINDS = Path(__file__).resolve().parent / "snapgen_v_all_kinds.json"
 
 
 def main() -> None:
     """Run the benchmark and write its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lowering", choices=("neural_engine", "gpu"), required=True)
-    parser.add_argument("--architecture", type=Path, default=EXAMPLE, help="JSON with space and choices")
+    parser.add_argument("--architecture", type=Path, default=ALL_KINDS, help="JSON with space and choices")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=512, help="height and width of the video in pixels")
     parser.add_argument("--chunks", type=int, choices=(1, 2), default=1)
@@ -51,6 +52,14 @@ def main() -> None:
         result = measure(options, options.keep or Path(folder))
     write_json(options.out / f"export_size_{options.lowering}.json", result)
     print(json.dumps(result, indent=2))
+
+
+def read_architecture(path: Path) -> Architecture:
+    """Return the architecture of a JSON file with its space and choices, checked by the space."""
+    body = read_json(path)
+    architecture = Architecture(body["space"], body["choices"])
+    search_spaces.get(architecture.space.partition("/")[0]).validate(architecture)
+    return architecture
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -68,8 +77,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     clock = Clock()
-    body = read_json(options.architecture)
-    architecture = Architecture(body["space"], body["choices"])
+    architecture = read_architecture(options.architecture)
     space = search_spaces.get(architecture.space.partition("/")[0])
     scenario = Scenario(frames=options.frames, height=options.size, width=options.size, denoising_steps=4)
     load = os.getloadavg()[0]
@@ -102,7 +110,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "schema": "nas/benchmark_export_size/1",
         "command": f"python benchmarks/export_size.py {' '.join(sys.argv[1:])}",
-        "architecture": architecture.digest,
+        "architecture": {"space": architecture.space, "choices": dict(architecture.choices)},
         "parameters": sum(item.numel() for item in denoiser.parameters()),
         "lowering": options.lowering,
         "scenario": {"frames": options.frames, "height": options.size, "width": options.size},

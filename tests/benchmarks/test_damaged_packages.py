@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.damaged_packages import KINDS, Source, damaged, make_source, outcome
+from benchmarks.damaged_packages import Source, damaged, make_source, outcome
+from benchmarks.damages import KINDS
 from nas.pipeline.verify_package import VerifyOptions, verify_exported
 
 if TYPE_CHECKING:
