@@ -15,7 +15,8 @@ from nas.export.mil import read_program, weight_bytes
 from nas.export.mil.facts import operation_facts
 from nas.export.package import MODEL_FILE, WEIGHT_FILE
 from nas.export.shims import load_coremltools
-from nas.pipeline.audit import Described, audit_program, audit_thing, write_audit
+from nas.pipeline.audit import Described, audit_thing, write_audit
+from nas.pipeline.audit_program import audit_program
 from nas.report.audit import audit_text
 from search_spaces import get
 

@@ -10,7 +10,7 @@ from latency_models import device
 from latency_models.lowering import LOWERINGS
 from latency_models.memory import memory_profile
 from nas.export.mil import activation_peak, read_program, weight_bytes
-from nas.pipeline.audit import audit_program
+from nas.pipeline.audit_program import audit_program
 from search_spaces import get
 
 from .conftest import SCENARIO, Exported
